@@ -1,0 +1,119 @@
+//! The text filters beside their peers, in memory: bytes of input per second.
+//!
+//! nproxy's filters run as the relay runs them, 64 KiB at a time into one buffer that is used again. The
+//! peers get the whole corpus at once and return memory of their own, which is how they are made to be used.
+
+mod corpora;
+
+use std::hint::black_box;
+use std::io::Write;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use nproxy::text::strip::CursorVisibility;
+use nproxy::text::transform::{LineNumbers, Prefix, StampMode};
+use nproxy::text::{Arrival, Filter, Modes};
+
+/// Bytes of each corpus: more than the second-level cache, so that memory counts as it does in a relay.
+const SIZE: usize = 1 << 20;
+
+/// Bytes read at a time, and room for what they become.
+const CHUNK: usize = 64 << 10;
+
+/// Runs `corpus` through a new filter; each chunk arrives 50 µs after the one before.
+fn run(modes: &Modes, corpus: &[u8], output: &mut [u8]) {
+    let mut filter = Filter::new(modes);
+    let mut elapsed = Duration::ZERO;
+    for chunk in corpus.chunks(CHUNK) {
+        elapsed += Duration::from_micros(50);
+        let arrival = Arrival { wall: Duration::from_secs(1_700_000_000) + elapsed, elapsed };
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let done = filter.filter(rest, output, arrival);
+            black_box(&output[..done.produced]);
+            rest = &rest[done.consumed..];
+        }
+    }
+}
+
+fn strip(criterion: &mut Criterion) {
+    let corpora = [
+        ("dense", corpora::dense(SIZE)),
+        ("build-log", corpora::build_log(SIZE)),
+        ("plain", corpora::plain(SIZE)),
+        ("utf8", corpora::utf8(SIZE)),
+    ];
+    let mut output = vec![0; CHUNK];
+    for (name, corpus) in &corpora {
+        let mut group = criterion.benchmark_group(format!("strip/{name}"));
+        group.throughput(Throughput::Bytes(corpus.len() as u64));
+        for cursor in [CursorVisibility::Removed, CursorVisibility::Kept] {
+            let modes = Modes { strip: Some(cursor), transform: None };
+            let id = match cursor {
+                CursorVisibility::Removed => "nproxy",
+                CursorVisibility::Kept => "nproxy, cursor kept",
+            };
+            group.bench_function(id, |bench| {
+                bench.iter(|| run(&modes, black_box(corpus), &mut output))
+            });
+        }
+        group.bench_function("memcpy", |bench| {
+            bench.iter(|| run(&Modes::default(), black_box(corpus), &mut output));
+        });
+        group.bench_function("fast-strip-ansi", |bench| {
+            bench.iter(|| fast_strip_ansi::strip_ansi_bytes(black_box(corpus)));
+        });
+        group.bench_function("anstream", |bench| {
+            bench.iter(|| anstream::adapter::strip_bytes(black_box(corpus)).into_vec());
+        });
+        group.bench_function("strip-ansi-escapes", |bench| {
+            bench.iter(|| strip_ansi_escapes::strip(black_box(corpus)));
+        });
+    }
+}
+
+fn transform(criterion: &mut Criterion) {
+    let corpus = corpora::lines(SIZE);
+    // Room for a chunk with its prefixes, as one call of the relay would have.
+    let mut output = vec![0; CHUNK];
+    let mut group = criterion.benchmark_group("transform");
+    group.throughput(Throughput::Bytes(corpus.len() as u64));
+    let prefix = |mode, numbers| Some(Prefix::new(mode, None, numbers).expect("a default format"));
+    let cases = [
+        ("wall", None, prefix(StampMode::Wall, LineNumbers::Off)),
+        ("elapsed", None, prefix(StampMode::Elapsed, LineNumbers::Off)),
+        ("delta", None, prefix(StampMode::Delta, LineNumbers::Off)),
+        ("wall, numbers", None, prefix(StampMode::Wall, LineNumbers::On)),
+        (
+            "strip and wall",
+            Some(CursorVisibility::Removed),
+            prefix(StampMode::Wall, LineNumbers::Off),
+        ),
+    ];
+    for (id, strip, transform) in cases {
+        let modes = Modes { strip, transform };
+        group.bench_function(id, |bench| {
+            bench.iter(|| run(&modes, black_box(&corpus), &mut output))
+        });
+    }
+    group.bench_function("naive: format and write each line", |bench| {
+        bench.iter(|| {
+            let mut text = Vec::with_capacity(2 * corpus.len());
+            for line in black_box(&corpus[..]).split_inclusive(|&byte| byte == b'\n') {
+                write!(text, "[{:.3}] ", 1.25).expect("memory");
+                text.extend_from_slice(line);
+            }
+            text
+        });
+    });
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(30)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = strip, transform
+}
+criterion_main!(benches);

@@ -1,0 +1,76 @@
+//! nproxy carries another program's bytes without touching them: it wraps a command or stands in a
+//! pipeline, and moves the streams inside the kernel.
+//!
+//! ```text
+//!     argv, env ─ cli ─ config ─▶ session ─────────────────────────▶ exit status
+//!                                   │ spawns the child, owns the loop
+//!               ┌───────────────────┤
+//!             child               ring (io_uring | epoll)
+//!        pipes, signals       submit ▶ complete
+//!               │                   │
+//!        child stdout ──▶ relay: splice
+//!                         relay: fixed read ▶ fixed write
+//!                                   │ sizes and times only
+//!                                observe ▶ report
+//! ```
+//!
+//! Three laws hold everywhere. No chunk is kept: payload lives in kernel pipes or in one of a few fixed
+//! buffers while it passes. Backpressure is the kernel's: to slow the child, the next read is not
+//! submitted. And what is extra gives way first: the main path is never refused.
+
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod memory;
+pub mod observe;
+pub mod relay;
+pub mod ring;
+pub mod session;
+pub mod text;
+
+use std::io::{IsTerminal, Write};
+
+use cli::{Cli, Request};
+use config::{Config, Inquiry, StdinIs};
+use error::{Error, STATUS_FAILED};
+use session::Exit;
+
+/// Does what the command line asks for, and says how to leave.
+pub fn run() -> Exit {
+    let cli = match Cli::from_env() {
+        Ok(cli) => cli,
+        Err(Request::Print(text)) => return print(text.as_bytes()),
+        Err(Request::Refuse(why)) => {
+            session::refuse(&why);
+            return Exit::Status(STATUS_FAILED);
+        }
+    };
+    if let Some(shell) = cli.completions {
+        return print(&Cli::completion_script(shell));
+    }
+    if let Some(inquiry) = Inquiry::new(&cli.observe) {
+        return match session::inquire(&inquiry) {
+            Ok(answer) => print(answer.as_bytes()),
+            Err(error) => {
+                session::refuse(&error);
+                Exit::Status(error.status())
+            }
+        };
+    }
+    let stdin = if std::io::stdin().is_terminal() { StdinIs::Terminal } else { StdinIs::Stream };
+    let exit = Config::new(cli, stdin).and_then(|config| session::run(&config));
+    exit.unwrap_or_else(|error| {
+        session::refuse(&error);
+        Exit::Status(error.status())
+    })
+}
+
+fn print(text: &[u8]) -> Exit {
+    match std::io::stdout().write_all(text) {
+        Ok(()) => Exit::Status(0),
+        Err(error) => {
+            session::refuse(&Error::os("write to stdout", error));
+            Exit::Status(STATUS_FAILED)
+        }
+    }
+}

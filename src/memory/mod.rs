@@ -1,0 +1,179 @@
+//! How much memory the child uses, what that means, and limits that do not kill.
+//!
+//! [`Guard`] samples when a sample is due and says what changed; the session applies it. `policy` decides
+//! and is pure; `sample`, `limit` and `stall` read what the kernel tells.
+
+pub mod limit;
+pub mod policy;
+pub mod sample;
+pub mod stall;
+
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+
+use policy::{Change, Effects, Policy, Sample, Settings, Source, Stage, Thresholds};
+use sample::{Sampler, Scope};
+
+/// Sampling takes about one part in so many of the time, whatever the policy wants, unless samples would then be
+/// further apart than [`RAREST`].
+const COST_PART: u32 = 150;
+const RAREST: Duration = Duration::from_secs(1);
+
+/// What is known of a run's memory at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Account {
+    /// The most that was seen, in bytes.
+    pub peak: u64,
+    /// The highest stage.
+    pub highest: Option<Stage>,
+    /// How often the stage changed.
+    pub changes: u64,
+    /// How often the gate closed.
+    pub gate_closed: u64,
+    /// How often the closed gate was found to make the child grow.
+    pub gate_harmful: u64,
+    /// Samples taken.
+    pub samples: u64,
+    /// What they cost, in processor time.
+    pub sampling: Duration,
+}
+
+/// Watches a child's memory.
+#[derive(Debug)]
+pub struct Guard {
+    sampler: Sampler,
+    policy: Policy,
+    started: Instant,
+    due: Instant,
+    /// Mean cost of a sample.
+    cost: Duration,
+    last: u64,
+    account: Account,
+}
+
+impl Guard {
+    /// Watches the child with number `pid`, which is not reaped. The first sample is due after the
+    /// shortest period: a child that is over sooner costs none.
+    pub fn new(
+        scope: Scope,
+        pid: u32,
+        thresholds: Thresholds,
+        settings: Settings,
+        now: Instant,
+    ) -> Guard {
+        Guard {
+            sampler: Sampler::new(scope, pid),
+            policy: Policy::new(thresholds, settings),
+            started: now,
+            due: now + settings.fastest,
+            cost: Duration::ZERO,
+            last: 0,
+            account: Account::default(),
+        }
+    }
+
+    /// When the next sample is due.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Takes a sample. `source` tells whether bytes wait in the pipes that the gate holds.
+    pub fn sample(&mut self, source: Source, now: Instant) -> Option<Change> {
+        let began = processor_time();
+        let resident = self.sampler.resident();
+        let at = now.saturating_duration_since(self.started);
+        let closed = self.is_gate_closed();
+        let change = self.policy.sample(Sample { at, resident, source });
+        self.last = resident;
+        let account = &mut self.account;
+        account.peak = account.peak.max(resident);
+        account.highest = account.highest.max(Some(self.policy.stage()));
+        account.samples += 1;
+        match change {
+            Some(Change::Stage { .. }) => account.changes += 1,
+            Some(Change::GateHarmful) => account.gate_harmful += 1,
+            None => {}
+        }
+        if !closed && self.is_gate_closed() {
+            self.account.gate_closed += 1;
+        }
+        let took = processor_time().saturating_sub(began);
+        self.account.sampling += took;
+        // From zero: the first sample meets cold caches.
+        self.cost = (self.cost * 3 + took) / 4;
+        self.due = now + self.policy.period().max((self.cost * COST_PART).min(RAREST));
+        change
+    }
+
+    /// The kernel reported stalls: looks at once, and lets them count.
+    pub fn stalled(&mut self, now: Instant) {
+        self.policy.stalled(now.saturating_duration_since(self.started));
+        self.due = now;
+    }
+
+    /// What the stage allows.
+    pub fn effects(&self) -> Effects {
+        self.policy.effects()
+    }
+
+    /// Whether the gate holds the child back.
+    pub fn is_gate_closed(&self) -> bool {
+        self.policy.effects().flow == policy::Flow::Trickle
+    }
+
+    /// The stage after the last sample.
+    pub fn stage(&self) -> Stage {
+        self.policy.stage()
+    }
+
+    /// The thresholds in force.
+    pub fn thresholds(&self) -> &Thresholds {
+        self.policy.thresholds()
+    }
+
+    /// Bytes in the last sample.
+    pub fn resident(&self) -> u64 {
+        self.last
+    }
+
+    /// Processes in the last sample; none for a cgroup.
+    pub fn processes(&self) -> usize {
+        self.sampler.processes()
+    }
+
+    /// The books so far.
+    pub fn account(&self) -> Account {
+        self.account
+    }
+}
+
+/// What this thread has used of the processor: a sample that was interrupted cost no more for that.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+/// A size for people: whole units, or a decimal below ten.
+pub fn human(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] =
+        [(1 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
+    // A gigabyte and a bit is better told in megabytes: thresholds are.
+    let unit = UNITS
+        .into_iter()
+        .find(|(unit, _)| bytes >= unit * 10 || bytes.is_multiple_of(*unit) && bytes >= *unit);
+    match unit {
+        Some((unit, name)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_for_people() {
+        let shown = [0, 512, 4096, 512 << 20, (1 << 30) + 1, 1 << 30, 20 << 30].map(human);
+        assert_eq!(shown, ["0", "512", "4K", "512M", "1024M", "1G", "20G"]);
+    }
+}

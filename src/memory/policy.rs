@@ -1,0 +1,332 @@
+//! From samples to a stage, and from the stage to what is allowed. Pure: no fd, no system call, no clock.
+//!
+//! A stage is entered with the first sample at its threshold, and left only after a second below 90 % of
+//! it. What a stage changes is only what is extra: [`Flow::Trickle`], the closed gate, still admits
+//! [`TRICKLE`] bytes per stream and [`TRICKLE_EVERY`], and a gate that makes the child grow is opened.
+//!
+//! Times are durations since the session's start, sizes are bytes.
+
+mod gate;
+mod thresholds;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+use gate::Judge;
+pub use thresholds::{Named, OutOfOrder, Thresholds};
+
+/// What a closed gate admits per stream and [`TRICKLE_EVERY`], in bytes.
+pub const TRICKLE: u32 = 64 << 10;
+
+/// How often a closed gate admits [`TRICKLE`] bytes.
+pub const TRICKLE_EVERY: Duration = Duration::from_millis(100);
+
+/// The largest transfer under pressure, in bytes.
+pub const BOUNDED: u32 = 64 << 10;
+
+/// The longest time from one sample to the next.
+pub const SLOWEST: Duration = Duration::from_millis(200);
+
+/// The shortest, unless the user names another.
+pub const FASTEST: Duration = Duration::from_millis(10);
+
+/// How long memory has to stay low before a stage is left.
+const LEAVE_AFTER: Duration = Duration::from_secs(1);
+
+/// A stage that is not yet left, or a gate that is being judged, needs samples at least this often.
+const WATCHFUL: Duration = Duration::from_millis(50);
+
+/// How long a stall that the kernel reported counts.
+const STALL_COUNTS: Duration = Duration::from_secs(2);
+
+/// How close memory is to its limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Far from every threshold.
+    Monitoring,
+    /// Worth a line to the user.
+    Attention,
+    /// Extra work stops.
+    Pressure,
+    /// The gate closes.
+    Critical,
+    /// Everything that waits is let out.
+    Emergency,
+}
+
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Stage; 5] =
+        [Stage::Monitoring, Stage::Attention, Stage::Pressure, Stage::Critical, Stage::Emergency];
+
+    /// The name used in messages and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Monitoring => "monitoring",
+            Stage::Attention => "attention",
+            Stage::Pressure => "pressure",
+            Stage::Critical => "critical",
+            Stage::Emergency => "emergency",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How much of what passes is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// Every chunk's size and time.
+    Full,
+    /// Counts and distributions only.
+    Summary,
+    /// Counts that cost nothing.
+    Off,
+}
+
+/// Whether text modes run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextModes {
+    /// As the user asked.
+    AsAsked,
+    /// Bytes pass untouched.
+    Off,
+}
+
+/// How a relay of the child's output may submit its next read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// As it likes.
+    Open,
+    /// In transfers of at most [`BOUNDED`] bytes.
+    Bounded,
+    /// The gate is closed: [`TRICKLE`] bytes every [`TRICKLE_EVERY`].
+    Trickle,
+    /// As it likes, and without waiting for more bytes to come together.
+    Drain,
+}
+
+/// What the stage means for everything else: one row of the design's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effects {
+    /// What is recorded.
+    pub observation: Observation,
+    /// How many records the history keeps.
+    pub history: usize,
+    /// What text modes do.
+    pub text: TextModes,
+    /// What relays may do.
+    pub flow: Flow,
+}
+
+/// Whether the stage may close the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateMode {
+    /// Closed in the critical stage, unless that does harm.
+    Auto,
+    /// Never closed.
+    Off,
+}
+
+/// Whether the stage may switch text modes off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Degrade {
+    /// From the pressure stage on.
+    Auto,
+    /// Never.
+    Never,
+}
+
+/// What the user decides about the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `--gate`.
+    pub gate: GateMode,
+    /// `--degrade`.
+    pub degrade: Degrade,
+    /// `--tick`: the shortest time from one sample to the next.
+    pub fastest: Duration,
+}
+
+/// Whether the child has bytes out that nobody has taken yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing waits: if the child grows, not for want of room.
+    Empty,
+    /// Bytes wait unread in a source pipe.
+    Waiting,
+}
+
+/// What was found at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// When.
+    pub at: Duration,
+    /// Resident memory of everything watched.
+    pub resident: u64,
+    /// The fullness of the pipes that the gate holds.
+    pub source: Source,
+}
+
+/// What a sample changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The stage.
+    Stage {
+        /// Until now.
+        from: Stage,
+        /// From now on.
+        to: Stage,
+    },
+    /// The closed gate made the child grow and is open for the rest of this episode.
+    GateHarmful,
+}
+
+/// The rules, and what they have to remember: a few numbers, whatever has passed.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    thresholds: Thresholds,
+    settings: Settings,
+    stage: Stage,
+    /// Since when memory has been low enough to leave the stage, and the highest stage that it would
+    /// have fallen to in that time.
+    low: Option<(Duration, Stage)>,
+    judge: Judge,
+    last: Option<Sample>,
+    /// Bytes per second that memory has been growing by lately; shrinking counts as none.
+    growth: f64,
+    stalled_until: Option<Duration>,
+}
+
+impl Policy {
+    /// The policy at the start of a run.
+    pub fn new(thresholds: Thresholds, settings: Settings) -> Policy {
+        Policy {
+            thresholds,
+            settings,
+            stage: Stage::Monitoring,
+            low: None,
+            judge: Judge::default(),
+            last: None,
+            growth: 0.0,
+            stalled_until: None,
+        }
+    }
+
+    /// The stage after the last sample.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The thresholds in force.
+    pub fn thresholds(&self) -> &Thresholds {
+        &self.thresholds
+    }
+
+    /// The kernel says that tasks stalled for want of memory. It may be anybody's want, so it only moves
+    /// a child that has our attention on to pressure.
+    pub fn stalled(&mut self, at: Duration) {
+        self.stalled_until = Some(at + STALL_COUNTS);
+    }
+
+    /// Takes a sample in. Samples come in the order of their times.
+    pub fn sample(&mut self, sample: Sample) -> Option<Change> {
+        let last = self.last.replace(sample);
+        self.follow_growth(last, sample);
+        let before = self.stage;
+        self.follow_stage(sample);
+        if self.stage != before {
+            if self.stage < Stage::Critical || before < Stage::Critical {
+                self.judge = Judge::default();
+            }
+            return Some(Change::Stage { from: before, to: self.stage });
+        }
+        let closed = self.effects().flow == Flow::Trickle;
+        let harmful = closed && last.is_some_and(|last| self.judge.sample(last, sample));
+        harmful.then_some(Change::GateHarmful)
+    }
+
+    fn follow_growth(&mut self, last: Option<Sample>, sample: Sample) {
+        let Some(last) = last else { return };
+        let seconds = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
+        let now = sample.resident.saturating_sub(last.resident) as f64 / seconds;
+        // Up at once, down by halves: growth comes in steps.
+        self.growth = now.max(self.growth / 2.0);
+    }
+
+    fn follow_stage(&mut self, sample: Sample) {
+        let reached = self.raised(self.thresholds.reached(sample.resident), sample.at);
+        if reached >= self.stage {
+            self.stage = reached;
+            self.low = None;
+            return;
+        }
+        let kept = self.raised(self.thresholds.kept(sample.resident), sample.at);
+        if kept >= self.stage {
+            self.low = None;
+            return;
+        }
+        let (since, highest) = self.low.unwrap_or((sample.at, kept));
+        let highest = highest.max(kept);
+        self.low = Some((since, highest));
+        if sample.at.saturating_sub(since) >= LEAVE_AFTER {
+            self.stage = highest;
+            self.low = None;
+        }
+    }
+
+    fn raised(&self, stage: Stage, at: Duration) -> Stage {
+        match self.stalled_until {
+            Some(until) if stage == Stage::Attention && at < until => Stage::Pressure,
+            _ => stage,
+        }
+    }
+
+    /// What is allowed now.
+    pub fn effects(&self) -> Effects {
+        let (observation, history) = match self.stage {
+            Stage::Monitoring | Stage::Attention => (Observation::Full, 1024),
+            Stage::Pressure => (Observation::Summary, 128),
+            Stage::Critical | Stage::Emergency => (Observation::Off, 0),
+        };
+        let text = match (self.settings.degrade, self.stage) {
+            (Degrade::Auto, Stage::Pressure | Stage::Critical | Stage::Emergency) => TextModes::Off,
+            _ => TextModes::AsAsked,
+        };
+        let flow = match (self.stage, self.settings.gate) {
+            (Stage::Monitoring | Stage::Attention, _) => Flow::Open,
+            (Stage::Pressure, _) | (Stage::Critical, GateMode::Off) => Flow::Bounded,
+            // It queues its own output: what lowers its memory is to take that.
+            (Stage::Critical, GateMode::Auto) if self.judge.found_harm() => Flow::Drain,
+            (Stage::Critical, GateMode::Auto) => Flow::Trickle,
+            (Stage::Emergency, _) => Flow::Drain,
+        };
+        Effects { observation, history, text, flow }
+    }
+
+    /// How long until the next sample: less when a threshold is near or memory grows fast.
+    pub fn period(&self) -> Duration {
+        let fastest = self.settings.fastest;
+        let slowest = SLOWEST.max(fastest);
+        let Some(last) = self.last else { return fastest };
+        let watchful = self.low.is_some() || self.stage == Stage::Critical;
+        let slowest = if watchful { WATCHFUL.max(fastest) } else { slowest };
+        let Some(next) = self.thresholds.next_above(self.stage) else { return slowest };
+        let distance = next.saturating_sub(last.resident) as f64;
+        // Four samples on the way there at this speed; and as if everything could grow by half of what is
+        // missing in ten of the longest periods, so that near a threshold we look more often.
+        let by_growth = distance / self.growth.max(1.0) / 4.0;
+        let by_distance = SLOWEST.as_secs_f64() * 10.0 * distance / (next as f64).max(1.0);
+        // A child that has only begun has not shown yet how fast it grows.
+        let young = last.at.as_secs_f64() / 2.0;
+        let wanted = by_growth.min(by_distance).min(young).min(slowest.as_secs_f64());
+        Duration::from_secs_f64(wanted).max(fastest)
+    }
+}

@@ -1,0 +1,11 @@
+//! What is known of a run without looking at a byte of it: sizes, times, counts.
+//!
+//! Everything here is given plain values; who calls them when is the session's affair.
+
+pub mod events;
+pub mod history;
+pub mod progress;
+pub mod report;
+pub mod stats;
+pub mod status;
+pub mod units;

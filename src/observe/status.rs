@@ -1,0 +1,402 @@
+//! The figures of running sessions: as each session tells them of itself, and as `nproxy --status` shows them.
+//!
+//! What a session says of itself holds words from a command line, so nothing of it reaches a terminal
+//! unescaped.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use super::report::{LegReport, StreamReport};
+use super::units::{clock, size};
+use crate::memory::policy::Stage;
+
+/// One running session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// Who it is.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// The engine that runs the operations.
+    pub engine: String,
+    /// Since the start.
+    pub uptime_seconds: f64,
+    /// Of the command; absent where nothing is watched, or has been yet.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory: Option<MemoryStatus>,
+    /// Each stream.
+    pub streams: Vec<LiveStream>,
+    /// Each leg.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub legs: Vec<LegReport>,
+}
+
+/// The memory of a running command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// `monitoring`, `attention`, `pressure`, `critical` or `emergency`.
+    pub stage: String,
+    /// `open`, `bounded`, `closed` or `draining`.
+    pub gate: String,
+    /// Resident memory of all that is watched, at the last look.
+    pub resident_bytes: u64,
+    /// The most that was seen.
+    pub peak_bytes: u64,
+    /// How often the stage has changed.
+    pub stage_changes: u64,
+}
+
+/// Whose streams are relayed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Subject {
+    /// nproxy's own process.
+    pub pid: u32,
+    /// The command's process; absent for a filter.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub child: Option<u32>,
+    /// The command and its arguments; empty for a filter.
+    pub command: Vec<String>,
+}
+
+/// A stream while the session runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LiveStream {
+    /// Its figures.
+    #[serde(flatten)]
+    pub report: StreamReport,
+    /// What it waits for at this moment: `writer` or `reader`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub waits_for: Option<String>,
+    /// How it ended, if it has.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended: Option<String>,
+}
+
+impl SessionStatus {
+    /// As one line of JSON.
+    pub fn json(&self) -> String {
+        // Numbers and strings only: there is nothing that could fail to serialize.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Delivered, all streams from the command together.
+    fn bytes(&self) -> u64 {
+        self.outward().map(|stream| stream.bytes).sum()
+    }
+
+    /// Bytes per second, over the last second where that is recorded.
+    fn rate(&self) -> f64 {
+        let rates = self.outward().map(|stream| match &stream.recorded {
+            Some(recorded) => recorded.recent_bytes_per_second,
+            None => stream.bytes_per_second,
+        });
+        rates.sum()
+    }
+
+    fn outward(&self) -> impl Iterator<Item = &StreamReport> {
+        self.streams.iter().map(|live| &live.report).filter(|stream| stream.stream != "stdin")
+    }
+
+    /// What its streams wait for, in one word.
+    fn waits_for(&self) -> &str {
+        let open = || self.streams.iter().filter(|live| live.ended.is_none());
+        let waits = |who: &str| open().any(|live| live.waits_for.as_deref() == Some(who));
+        match () {
+            () if waits("reader") => "reader",
+            () if waits("writer") => "writer",
+            () => "-",
+        }
+    }
+}
+
+impl Subject {
+    /// The command as one line that is safe to show.
+    pub fn title(&self) -> String {
+        match self.command.is_empty() {
+            true => "(filter)".to_owned(),
+            false => harmless(&self.command.join(" ")),
+        }
+    }
+}
+
+/// All sessions as one JSON object.
+pub fn json(sessions: &[SessionStatus]) -> String {
+    #[derive(Serialize)]
+    struct All<'a> {
+        sessions: &'a [SessionStatus],
+    }
+    serde_json::to_string(&All { sessions }).unwrap_or_default() + "\n"
+}
+
+/// All sessions as a table.
+pub fn text(sessions: &[SessionStatus]) -> String {
+    let mut table = String::new();
+    let heads = ["PID", "UPTIME", "MOVED", "RATE", "MEMORY", "STAGE", "GATE", "WAITS", "COMMAND"];
+    row(&mut table, heads.map(str::to_owned));
+    for session in sessions {
+        let subject = &session.subject;
+        let memory = |pick: fn(&MemoryStatus) -> String| {
+            session.memory.as_ref().map_or("-".to_owned(), pick)
+        };
+        row(
+            &mut table,
+            [
+                subject.pid.to_string(),
+                clock(session.uptime_seconds),
+                size(session.bytes() as f64),
+                format!("{}/s", size(session.rate())),
+                memory(|memory| size(memory.resident_bytes as f64)),
+                memory(|memory| harmless(&memory.stage)),
+                memory(|memory| harmless(&memory.gate)),
+                session.waits_for().to_owned(),
+                subject.title(),
+            ],
+        );
+    }
+    table
+}
+
+fn row(table: &mut String, cells: [String; 9]) {
+    let [pid, uptime, moved, rate, memory, stage, gate, waits, command] = cells;
+    let _ = writeln!(
+        table,
+        "{pid:>8} {uptime:>9} {moved:>10} {rate:>12} {memory:>10}  {stage:<10} {gate:<8} {waits:<6}  \
+         {command}"
+    );
+}
+
+/// One metric of Prometheus: its name, kind, meaning, and the figures of each session.
+struct Metric {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    figures: fn(&SessionStatus) -> Vec<(String, f64)>,
+}
+
+/// Every metric that is offered; names and label names are stable.
+const METRICS: [Metric; 15] = [
+    Metric {
+        name: "nproxy_session_info",
+        kind: "gauge",
+        help: "A running session; always 1.",
+        figures: |session| {
+            let labels = format!(
+                "engine=\"{}\",command=\"{}\"",
+                escaped(&session.engine),
+                escaped(&session.subject.title())
+            );
+            vec![(labels, 1.0)]
+        },
+    },
+    Metric {
+        name: "nproxy_uptime_seconds",
+        kind: "gauge",
+        help: "Time since the session started.",
+        figures: |session| vec![(String::new(), session.uptime_seconds)],
+    },
+    Metric {
+        name: "nproxy_memory_resident_bytes",
+        kind: "gauge",
+        help: "Resident memory of the command.",
+        figures: |session| memory(session, |memory| memory.resident_bytes as f64),
+    },
+    Metric {
+        name: "nproxy_memory_peak_bytes",
+        kind: "gauge",
+        help: "The most resident memory that was seen.",
+        figures: |session| memory(session, |memory| memory.peak_bytes as f64),
+    },
+    Metric {
+        name: "nproxy_memory_stage",
+        kind: "gauge",
+        help: "Memory stage: 0 monitoring, 1 attention, 2 pressure, 3 critical, 4 emergency.",
+        figures: |session| {
+            memory(session, |memory| {
+                let known = Stage::ALL.iter().position(|stage| stage.name() == memory.stage);
+                known.map_or(f64::NAN, |index| index as f64)
+            })
+        },
+    },
+    Metric {
+        name: "nproxy_memory_stage_changes_total",
+        kind: "counter",
+        help: "How often the memory stage has changed.",
+        figures: |session| memory(session, |memory| memory.stage_changes as f64),
+    },
+    Metric {
+        name: "nproxy_gate_closed",
+        kind: "gauge",
+        help: "Whether the gate admits a trickle only.",
+        figures: |session| memory(session, |memory| f64::from(u8::from(memory.gate == "closed"))),
+    },
+    Metric {
+        name: "nproxy_stream_bytes_total",
+        kind: "counter",
+        help: "Bytes delivered.",
+        figures: |session| each(session, |stream| Some(stream.bytes as f64)),
+    },
+    Metric {
+        name: "nproxy_stream_copied_bytes_total",
+        kind: "counter",
+        help: "Bytes that passed through a buffer.",
+        figures: |session| each(session, |stream| Some(stream.copied_bytes as f64)),
+    },
+    Metric {
+        name: "nproxy_stream_undelivered_bytes_total",
+        kind: "counter",
+        help: "Bytes that the sink refused.",
+        figures: |session| each(session, |stream| Some(stream.undelivered_bytes as f64)),
+    },
+    Metric {
+        name: "nproxy_stream_operations_total",
+        kind: "counter",
+        help: "Transfers that moved at least one byte.",
+        figures: |session| each(session, |stream| Some(stream.operations as f64)),
+    },
+    Metric {
+        name: "nproxy_stream_waited_for_writer_seconds_total",
+        kind: "counter",
+        help: "Time during which a transfer waited for bytes.",
+        figures: |session| {
+            each(session, |stream| Some(stream.recorded.as_ref()?.waited_for_writer_seconds))
+        },
+    },
+    Metric {
+        name: "nproxy_stream_waited_for_reader_seconds_total",
+        kind: "counter",
+        help: "Time during which a transfer waited for room.",
+        figures: |session| {
+            each(session, |stream| Some(stream.recorded.as_ref()?.waited_for_reader_seconds))
+        },
+    },
+    Metric {
+        name: "nproxy_leg_bytes_total",
+        kind: "counter",
+        help: "Bytes delivered to an extra destination.",
+        figures: |session| legs(session, |leg| leg.bytes),
+    },
+    Metric {
+        name: "nproxy_leg_lost_bytes_total",
+        kind: "counter",
+        help: "Bytes that an extra destination did not get.",
+        figures: |session| legs(session, |leg| leg.lost_bytes),
+    },
+];
+
+fn memory(session: &SessionStatus, figure: fn(&MemoryStatus) -> f64) -> Vec<(String, f64)> {
+    session.memory.iter().map(|memory| (String::new(), figure(memory))).collect()
+}
+
+fn each(session: &SessionStatus, figure: fn(&StreamReport) -> Option<f64>) -> Vec<(String, f64)> {
+    let streams = session.streams.iter().map(|live| &live.report);
+    let labelled = streams.filter_map(|stream| {
+        Some((format!("stream=\"{}\"", escaped(&stream.stream)), figure(stream)?))
+    });
+    labelled.collect()
+}
+
+fn legs(session: &SessionStatus, figure: fn(&LegReport) -> u64) -> Vec<(String, f64)> {
+    let numbered = session.legs.iter().enumerate();
+    let labelled = numbered.map(|(index, leg)| {
+        // The number keeps two legs of one name apart.
+        let labels = format!("leg=\"{index}\",name=\"{}\"", escaped(&harmless(&leg.name)));
+        (labels, figure(leg) as f64)
+    });
+    labelled.collect()
+}
+
+/// All sessions in the text format of Prometheus, version 0.0.4.
+pub fn prometheus(sessions: &[SessionStatus]) -> String {
+    let mut page = String::new();
+    for metric in &METRICS {
+        let Metric { name, kind, help, figures } = metric;
+        let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        for session in sessions {
+            let pid = session.subject.pid;
+            for (labels, value) in figures(session) {
+                let comma = if labels.is_empty() { "" } else { "," };
+                let _ = writeln!(page, "{name}{{pid=\"{pid}\"{comma}{labels}}} {value}");
+            }
+        }
+    }
+    page
+}
+
+/// A label's value: backslash, quote and line feed are escaped.
+fn escaped(text: &str) -> String {
+    text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
+/// Text without control characters: what would move the cursor is shown as `\u{…}`.
+fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => shown.extend(character.escape_default()),
+            false => shown.push(character),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::{Counters, Stream};
+
+    fn session(command: &[&str]) -> SessionStatus {
+        let counters = Counters { bytes: 3 << 20, operations: 7, ..Counters::default() };
+        let second = std::time::Duration::from_secs(1);
+        let report = StreamReport::new(Stream::Stdout, counters, [counters].into_iter(), second);
+        SessionStatus {
+            subject: Subject {
+                pid: 42,
+                child: Some(43),
+                command: command.iter().map(|word| (*word).to_owned()).collect(),
+            },
+            engine: "epoll".into(),
+            uptime_seconds: 61.0,
+            memory: Some(MemoryStatus {
+                stage: "critical".into(),
+                gate: "closed".into(),
+                resident_bytes: 1 << 20,
+                peak_bytes: 2 << 20,
+                stage_changes: 3,
+            }),
+            streams: vec![LiveStream { report, waits_for: Some("reader".into()), ended: None }],
+            legs: vec![LegReport { name: "a\"b".into(), bytes: 1, lost_bytes: 2 }],
+        }
+    }
+
+    #[test]
+    fn what_a_session_says_comes_back_as_it_was() {
+        let said = session(&["make", "-j8"]).json();
+        let heard: SessionStatus = serde_json::from_str(&said).unwrap();
+        assert_eq!(heard.json(), said);
+        let all: serde_json::Value = serde_json::from_str(&json(&[heard])).unwrap();
+        assert_eq!(all["sessions"][0]["streams"][0]["bytes"], 3 << 20);
+        assert_eq!(json(&[]), "{\"sessions\":[]}\n");
+    }
+
+    #[test]
+    fn a_command_cannot_draw_on_the_terminal() {
+        let sessions = [session(&["printf", "\x1b[2J\r\n"])];
+        let table = text(&sessions);
+        assert!(!table.contains('\x1b') && !table.contains('\r'));
+        assert_eq!(table.lines().count(), 2);
+        assert!(table.contains("3.0 MiB") && table.contains("reader") && table.contains("1:01"));
+        assert!(text(&[session(&[])]).contains("(filter)"));
+    }
+
+    #[test]
+    fn prometheus_has_one_block_for_each_metric() {
+        let page = prometheus(&[session(&["a"]), session(&["say \"\\\""])]);
+        let types = page.lines().filter(|line| line.starts_with("# TYPE nproxy_")).count();
+        assert_eq!(types, METRICS.len());
+        assert!(page.contains("nproxy_memory_stage{pid=\"42\"} 3\n"));
+        assert!(page.contains("nproxy_gate_closed{pid=\"42\"} 1\n"));
+        assert!(page.contains("nproxy_stream_bytes_total{pid=\"42\",stream=\"stdout\"} 3145728\n"));
+        assert!(page.contains(r#"command="say \"\\\"""#), "{page}");
+        assert!(page.contains(r#"nproxy_leg_lost_bytes_total{pid="42",leg="0",name="a\"b"} 2"#));
+    }
+}

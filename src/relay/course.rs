@@ -1,0 +1,141 @@
+//! What a relay is given to do, and what is known of how it did it.
+
+use std::time::Instant;
+
+use super::{Endpoint, Leg};
+use crate::error::Error;
+use crate::text::Modes;
+
+/// Which of the child's streams a relay carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Towards the child.
+    Stdin,
+    /// From the child, or the one stream of a filter.
+    Stdout,
+    /// From the child.
+    Stderr,
+}
+
+impl Stream {
+    /// The name used in messages and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stream::Stdin => "stdin",
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
+/// What a relay has moved so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Bytes taken from the source.
+    pub taken: u64,
+    /// Bytes delivered to the sink.
+    pub bytes: u64,
+    /// Transfers that moved at least one byte, on either hop.
+    pub operations: u64,
+    /// Bytes of `bytes` that never left the kernel.
+    pub spliced: u64,
+    /// Bytes of `bytes` that passed through a buffer of ours.
+    pub copied: u64,
+    /// Bytes taken from the source that the sink did not get.
+    pub undelivered: u64,
+}
+
+/// Where a relay stands in the course of its stream: text work, a leg or a special sink may need
+/// several relays, one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is the whole course.
+    Only,
+    /// It takes the bytes from where they come from.
+    First,
+    /// Between two others.
+    Middle,
+    /// It delivers the bytes where they are to go.
+    Last,
+    /// It carries what a leg was given.
+    Leg,
+}
+
+impl Place {
+    /// Whether its source is the stream's own.
+    pub fn is_first(self) -> bool {
+        matches!(self, Place::Only | Place::First)
+    }
+
+    /// Whether its sink is the stream's own.
+    pub fn is_last(self) -> bool {
+        matches!(self, Place::Only | Place::Last)
+    }
+}
+
+/// Whether a relay may submit its next read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// It may.
+    Open,
+    /// It may not; what it has read already is still delivered.
+    Shut,
+}
+
+/// What a relay is to do.
+#[derive(Debug)]
+pub struct Course {
+    /// The stream that it belongs to.
+    pub stream: Stream,
+    /// Its place among the relays of that stream.
+    pub place: Place,
+    /// Where bytes come from.
+    pub source: Endpoint,
+    /// Where they go.
+    pub sink: Endpoint,
+    /// How messages call the source.
+    pub source_name: String,
+    /// How messages call the sink.
+    pub sink_name: String,
+    /// Text modes, if there are any.
+    pub text: Option<TextWork>,
+    /// What else gets a copy. With legs, the source is a pipe and the sink can be spliced into.
+    pub legs: Vec<Leg>,
+}
+
+/// Text modes for one relay.
+#[derive(Clone, Debug)]
+pub struct TextWork {
+    /// What is done.
+    pub modes: Modes,
+    /// What elapsed times count from.
+    pub started: Instant,
+}
+
+impl End {
+    /// The name used in events and reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            End::Delivered => "delivered",
+            End::ReaderLeft => "reader_left",
+            End::Failed(_) => "failed",
+            End::Abandoned => "abandoned",
+            End::Stopped => "stopped",
+        }
+    }
+}
+
+/// How a relay came to its end.
+#[derive(Debug)]
+pub enum End {
+    /// The source ended and every byte was delivered.
+    Delivered,
+    /// The reader of the sink went away.
+    ReaderLeft,
+    /// One of the two ends failed.
+    Failed(Error),
+    /// A source held open by others was left after it had been silent.
+    Abandoned,
+    /// The session had no more use for it.
+    Stopped,
+}

@@ -1,0 +1,193 @@
+//! What the fd at either end of a relay is, and what can be done with it.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat, major, minor};
+use nix::sys::termios::{LocalFlags, SpecialCharacterIndices, tcgetattr};
+
+use crate::ring::Fd;
+
+/// What an fd refers to, as far as moving bytes is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A pipe or FIFO: splices to and from anything.
+    Pipe,
+    /// A stream socket.
+    Socket,
+    /// A terminal.
+    Terminal,
+    /// The leader of a pty of ours, with the child at the other end.
+    Leader,
+    /// A regular file, whose position others may share.
+    File,
+    /// `/dev/null`: takes anything, gives nothing.
+    Null,
+    /// Some other device; whether it can be spliced shows when it is tried.
+    Other,
+}
+
+/// Who moves the position of a regular file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// Others may have the same open file, or append to it: only write(2) gets along with them.
+    Shared,
+    /// Nobody but us: it may be spliced into.
+    Own,
+}
+
+/// One end of a relay.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    fd: Fd,
+    kind: Kind,
+    position: Position,
+    /// O_NONBLOCK was set before we came: the kernel answers EAGAIN where it would wait.
+    nonblocking: bool,
+}
+
+impl Endpoint {
+    /// Finds out what `fd` is.
+    ///
+    /// # Errors
+    /// What fstat(2) or fcntl(2) says; EBADF if it is not open.
+    pub fn new(fd: OwnedFd) -> Result<Endpoint, Errno> {
+        let stat = fstat(&fd)?;
+        let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFIFO => Kind::Pipe,
+            SFlag::S_IFSOCK => Kind::Socket,
+            SFlag::S_IFREG => Kind::File,
+            SFlag::S_IFCHR if nix::unistd::isatty(&fd).unwrap_or(false) => Kind::Terminal,
+            SFlag::S_IFCHR if (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3) => Kind::Null,
+            _ => Kind::Other,
+        };
+        let nonblocking = flags(&fd)?.contains(OFlag::O_NONBLOCK);
+        Ok(Endpoint { fd: Rc::new(fd), kind, position: Position::Shared, nonblocking })
+    }
+
+    /// The same, for an fd about to be written to. A terminal is opened anew without blocking: a
+    /// write that waits for a paused terminal (Ctrl-S) would hold up the whole loop, and O_NONBLOCK on
+    /// the description that we inherited would reach every other program on that terminal.
+    ///
+    /// # Errors
+    /// As [`Endpoint::new`].
+    pub fn sink(fd: OwnedFd) -> Result<Endpoint, Errno> {
+        let endpoint = Endpoint::new(fd)?;
+        if endpoint.kind != Kind::Terminal {
+            return Ok(endpoint);
+        }
+        let own = File::options()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(format!("/proc/self/fd/{}", endpoint.fd.as_raw_fd()));
+        match own {
+            Ok(own) => Ok(Endpoint { fd: Rc::new(own.into()), nonblocking: true, ..endpoint }),
+            Err(_) => Ok(endpoint),
+        }
+    }
+
+    /// The leader of a pty of ours, opened without blocking. It must not go through [`Endpoint::sink`]: opened
+    /// anew by its name it would be another pty.
+    pub fn leader(fd: OwnedFd) -> Endpoint {
+        Endpoint {
+            fd: Rc::new(fd),
+            kind: Kind::Leader,
+            position: Position::Shared,
+            nonblocking: true,
+        }
+    }
+
+    /// What has to be typed at the other end of a pty for its reader to see the end of input: the VEOF character
+    /// (termios(3)), twice after the beginning of a line, which the first one only sends off. Nothing if the
+    /// reader takes bytes as they are.
+    pub(super) fn end_of_input(&self, last: Option<u8>) -> Vec<u8> {
+        const VEOF: usize = SpecialCharacterIndices::VEOF as usize;
+        match tcgetattr(&self.fd) {
+            Ok(modes) if modes.local_flags.contains(LocalFlags::ICANON) => {
+                let line_is_open = last.is_some_and(|last| last != b'\n');
+                vec![modes.control_chars[VEOF]; if line_is_open { 2 } else { 1 }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The same, for a file that we have opened and nobody else writes through.
+    pub fn with_own_position(self) -> Endpoint {
+        Endpoint { position: Position::Own, ..self }
+    }
+
+    /// Who moves its position, if it is a regular file.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The fd, shared with operations in flight.
+    pub fn fd(&self) -> &Fd {
+        &self.fd
+    }
+
+    /// What it refers to.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether operations on it answer EAGAIN instead of waiting.
+    pub fn is_nonblocking(&self) -> bool {
+        self.nonblocking
+    }
+
+    /// Someone set O_NONBLOCK on the description after we had looked.
+    pub(super) fn turned_nonblocking(&mut self) {
+        self.nonblocking = true;
+    }
+
+    /// Whether bytes wait to be read at this moment.
+    pub fn has_input(&self) -> bool {
+        self.is(PollFlags::POLLIN)
+    }
+
+    /// Whether a read would come back at once: with bytes, or with the end of the stream.
+    pub fn is_readable(&self) -> bool {
+        self.is(PollFlags::POLLIN) || self.is(PollFlags::POLLHUP)
+    }
+
+    /// Whether it takes bytes at this moment: a pipe does if it has a free page.
+    pub fn has_room(&self) -> bool {
+        self.is(PollFlags::POLLOUT)
+    }
+
+    fn is(&self, event: PollFlags) -> bool {
+        let mut fds = [PollFd::new(self.fd.as_fd(), event)];
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(_) => fds[0].revents().is_some_and(|events| events.contains(event)),
+            Err(_) => false,
+        }
+    }
+
+    /// Grows a pipe to `bytes` if it is smaller. Beyond the user's share of pipe memory the kernel
+    /// refuses, and the pipe stays as it is.
+    ///
+    /// Returns the pipe's size in bytes, `None` for anything but a pipe.
+    pub fn grow(&self, bytes: Option<u32>) -> Option<u32> {
+        if self.kind != Kind::Pipe {
+            return None;
+        }
+        let size = fcntl(&self.fd, FcntlArg::F_GETPIPE_SZ).ok()?;
+        let wanted = bytes.map_or(size, |bytes| bytes as i32);
+        let size = if wanted > size {
+            fcntl(&self.fd, FcntlArg::F_SETPIPE_SZ(wanted)).unwrap_or(size)
+        } else {
+            size
+        };
+        u32::try_from(size).ok()
+    }
+}
+
+fn flags(fd: &OwnedFd) -> Result<OFlag, Errno> {
+    Ok(OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?))
+}

@@ -1,0 +1,148 @@
+//! The only place that knows how operations run.
+//!
+//! A [`Ring`] takes operations, carries them out in the kernel, and hands back completions. Two
+//! drivers offer the same: io_uring, and epoll for places where io_uring is not allowed. The ring
+//! keeps what an operation owns until its completion arrives; dropping the ring cancels what is in
+//! flight and waits for every completion before anything is freed.
+
+mod buffer;
+mod epoll;
+mod op;
+mod probe;
+mod slots;
+mod sync;
+mod uring;
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+pub use buffer::Buffer;
+pub use op::{Completion, Fd, Full, Op, Operation, Outcome, Token};
+
+/// Which driver runs the operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// io_uring(7).
+    Uring,
+    /// Readiness from epoll(7) and non-blocking system calls.
+    Epoll,
+}
+
+impl Engine {
+    /// The name used on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Uring => "uring",
+            Engine::Epoll => "epoll",
+        }
+    }
+}
+
+/// Operations in flight, and the completions that came back.
+#[derive(Debug)]
+pub struct Ring {
+    driver: Driver,
+    completed: VecDeque<Completion>,
+    /// See [`Ring::system_calls`].
+    calls: u64,
+}
+
+#[derive(Debug)]
+enum Driver {
+    Uring(Box<uring::Uring>),
+    Epoll(epoll::Epoll),
+}
+
+impl Ring {
+    /// Opens a ring on the given engine.
+    ///
+    /// `workers` bounds the kernel threads that blocked transfers may hold at once; it has to be at
+    /// least the number of operations that can block at the same time, or one starves another.
+    ///
+    /// # Errors
+    /// What the kernel says of io_uring_setup(2) or epoll_create1(2), or `Unsupported` naming what
+    /// this kernel's io_uring lacks.
+    pub fn open(engine: Engine, workers: u32) -> io::Result<Ring> {
+        let driver = match engine {
+            Engine::Uring => Driver::Uring(Box::new(uring::Uring::open(workers)?)),
+            Engine::Epoll => Driver::Epoll(epoll::Epoll::open()?),
+        };
+        Ok(Ring { driver, completed: VecDeque::new(), calls: 0 })
+    }
+
+    /// The engine in use.
+    pub fn engine(&self) -> Engine {
+        match self.driver {
+            Driver::Uring(_) => Engine::Uring,
+            Driver::Epoll(_) => Engine::Epoll,
+        }
+    }
+
+    /// A buffer of `len` bytes, registered with the kernel if it lets us.
+    pub fn buffer(&mut self, len: usize) -> Buffer {
+        let mut buffer = Buffer::new(len);
+        if let Driver::Uring(uring) = &mut self.driver {
+            uring.register(&mut buffer);
+        }
+        buffer
+    }
+
+    /// Hands an operation to the kernel with the next [`Ring::wait`].
+    ///
+    /// # Errors
+    /// Only if the kernel refuses the submission as such; what the operation itself meets comes with
+    /// its completion.
+    pub fn submit(&mut self, token: Token, op: Op) -> io::Result<()> {
+        if let Some(done) = sync::run(token, op, &mut self.driver)? {
+            self.completed.push_back(done);
+            self.calls += 1;
+        }
+        Ok(())
+    }
+
+    /// How often the kernel was called to move bytes and to wait: entries into the ring or into
+    /// epoll_wait(2), tries of single operations, and reads and writes of regular files.
+    pub fn system_calls(&self) -> u64 {
+        let tries = match &self.driver {
+            Driver::Uring(_) => 0,
+            Driver::Epoll(epoll) => epoll.tries(),
+        };
+        self.calls + tries
+    }
+
+    /// Asks for the operation of this name to be taken back. Its own completion still arrives.
+    ///
+    /// # Errors
+    /// As [`Ring::submit`].
+    pub fn cancel(&mut self, token: Token) -> io::Result<()> {
+        match &mut self.driver {
+            Driver::Uring(uring) => uring.cancel(token),
+            Driver::Epoll(epoll) => {
+                epoll.cancel(token, &mut self.completed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until at least one operation has completed, a signal arrived, or `timeout` is over.
+    ///
+    /// # Errors
+    /// What io_uring_enter(2) or epoll_wait(2) says, but for an interrupted or timed-out wait.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = if self.completed.is_empty() { timeout } else { Some(Duration::ZERO) };
+        self.calls += 1;
+        match &mut self.driver {
+            Driver::Uring(uring) => uring.wait(timeout, &mut self.completed),
+            Driver::Epoll(epoll) => epoll.wait(timeout, &mut self.completed),
+        }
+    }
+
+    /// The next operation that has ended, in the order in which they ended.
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        self.completed.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Both drivers against real pipes: transfers, waits, cancelling, and dropping with work in flight.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+
+use super::*;
+
+fn engines() -> [Ring; 2] {
+    [Engine::Uring, Engine::Epoll].map(|engine| Ring::open(engine, 4).expect("open a ring"))
+}
+
+fn pipe() -> (Fd, Fd) {
+    let (reader, writer) = std::io::pipe().expect("make a pipe");
+    (Rc::new(OwnedFd::from(reader)), Rc::new(OwnedFd::from(writer)))
+}
+
+fn file(fd: &Fd) -> std::fs::File {
+    fd.try_clone().expect("duplicate the fd").into()
+}
+
+const SPLICE: Token = Token { operation: Operation::Splice, relay: 1, leg: 0 };
+const POLL: Token = Token { operation: Operation::Signal, relay: 0, leg: 0 };
+
+/// Waits until something completes; a minute without is a failure.
+fn next(ring: &mut Ring) -> Completion {
+    for _ in 0..60 {
+        if let Some(completion) = ring.next_completion() {
+            return completion;
+        }
+        ring.wait(Some(Duration::from_secs(1))).expect("wait on the ring");
+    }
+    panic!("nothing completed");
+}
+
+#[test]
+fn splice_moves_what_is_there_and_reports_the_end() {
+    for mut ring in engines() {
+        let ((from, source), (sink, to)) = (pipe(), pipe());
+        file(&source).write_all(b"hello").unwrap();
+        ring.submit(SPLICE, Op::splice(&from, &to, 1 << 20)).unwrap();
+        let done = next(&mut ring);
+        assert_eq!((done.token, done.outcome), (SPLICE, Outcome::Done(5)));
+        let mut bytes = [0; 5];
+        file(&sink).read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"hello");
+        drop(source);
+        ring.submit(SPLICE, Op::splice(&from, &to, 1 << 20)).unwrap();
+        assert_eq!(next(&mut ring).outcome, Outcome::Done(0), "{:?}", ring.engine());
+    }
+}
+
+#[test]
+fn a_wait_holds_the_operation_back() {
+    for mut ring in engines() {
+        let ((from, source), (_sink, to)) = (pipe(), pipe());
+        let op = Op::splice(&from, &to, 1 << 20).after(&from, PollFlags::POLLIN);
+        ring.submit(SPLICE, op).unwrap();
+        ring.wait(Some(Duration::from_millis(5))).unwrap();
+        assert!(ring.next_completion().is_none());
+        file(&source).write_all(b"x").unwrap();
+        assert_eq!(next(&mut ring).outcome, Outcome::Done(1));
+    }
+}
+
+#[test]
+fn cancel_takes_back_polls_chains_and_blocked_transfers() {
+    for mut ring in engines() {
+        let ((from, _source), (_sink, to)) = (pipe(), pipe());
+        let blocked = Op::splice(&from, &to, 1 << 20);
+        let chain = Op::splice(&from, &to, 1 << 20).after(&from, PollFlags::POLLIN);
+        for op in [blocked, chain, Op::poll(&from, PollFlags::POLLIN)] {
+            ring.submit(SPLICE, op).unwrap();
+            ring.wait(Some(Duration::from_millis(5))).unwrap();
+            ring.cancel(SPLICE).unwrap();
+            assert_eq!(next(&mut ring).outcome, Outcome::Cancelled, "{:?}", ring.engine());
+        }
+    }
+}
+
+#[test]
+fn a_sink_without_reader_is_seen_by_poll_and_by_splice() {
+    for mut ring in engines() {
+        let ((from, source), (sink, to)) = (pipe(), pipe());
+        ring.submit(POLL, Op::poll(&to, PollFlags::empty())).unwrap();
+        ring.wait(Some(Duration::ZERO)).unwrap();
+        assert!(ring.next_completion().is_none());
+        drop(sink);
+        let done = next(&mut ring);
+        let Outcome::Done(events) = done.outcome else { panic!("{done:?}") };
+        assert_ne!(events & PollFlags::POLLERR.bits() as u32, 0);
+        file(&source).write_all(b"x").unwrap();
+        ring.submit(SPLICE, Op::splice(&from, &to, 1 << 20)).unwrap();
+        assert_eq!(next(&mut ring).outcome, Outcome::Failed(Errno::EPIPE));
+    }
+}
+
+#[test]
+fn buffers_come_back_with_their_bytes() {
+    for mut ring in engines() {
+        let ((from, source), (sink, to)) = (pipe(), pipe());
+        let buffer = ring.buffer(8192);
+        ring.submit(Token::relay(Operation::Read, 1), Op::read(&from, buffer, 2)).unwrap();
+        ring.wait(Some(Duration::ZERO)).unwrap();
+        file(&source).write_all(b"abc").unwrap();
+        let done = next(&mut ring);
+        assert_eq!(done.outcome, Outcome::Done(3));
+        let buffer = done.buffer.expect("the buffer comes back");
+        assert_eq!(&buffer.bytes()[2..5], b"abc");
+        ring.submit(Token::relay(Operation::Write, 1), Op::write(&to, buffer, 3..5)).unwrap();
+        assert_eq!(next(&mut ring).outcome, Outcome::Done(2));
+        let mut bytes = [0; 2];
+        file(&sink).read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"bc");
+    }
+}
+
+#[test]
+fn dropping_the_ring_ends_what_is_in_flight() {
+    for mut ring in engines() {
+        let ((from, _source), (_sink, to)) = (pipe(), pipe());
+        ring.submit(SPLICE, Op::splice(&from, &to, 1 << 20)).unwrap();
+        let buffer = ring.buffer(4096);
+        ring.submit(Token::relay(Operation::Read, 2), Op::read(&from, buffer, 0)).unwrap();
+        ring.wait(Some(Duration::ZERO)).unwrap();
+        drop(ring);
+        assert_eq!((Rc::strong_count(&from), Rc::strong_count(&to)), (1, 1));
+    }
+}

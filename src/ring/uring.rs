@@ -1,0 +1,311 @@
+//! The io_uring driver.
+//!
+//! Splice always runs on a kernel worker (io-wq), where it may block; reads and writes wait by the
+//! ring's internal poll and hold no worker. An operation with waits is a chain of `POLL_ADD`s soft-linked
+//! to it: a cancelled poll then takes the operation with it, while a poll that succeeded lets it run.
+//! No timeout is ever linked to anything: in front of a splice it makes workers without bound.
+
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{Fd as RawTarget, SubmitArgs, Timespec};
+use io_uring::{IoUring, opcode};
+
+use super::buffer::Buffer;
+use super::op::{Action, Completion, Fd, Full, Op, Outcome, Token, UserData};
+use super::probe;
+use super::slots::Slots;
+
+/// Submission queue entries. A chain must fit; a full queue is submitted early, not an error.
+const ENTRIES: u32 = 32;
+/// Size of the table of registered buffers: more than the relays of a session use.
+const REGISTERED_BUFFERS: u32 = 16;
+/// "Use and advance the file's own position", for reads, writes and splices alike.
+const FILE_POSITION: u64 = u64::MAX;
+
+#[derive(Debug)]
+pub(super) struct Uring {
+    ring: IoUringDebug,
+    in_flight: Slots<State>,
+    buffers: Registered,
+}
+
+/// What is known of an operation whose chain is in flight.
+#[derive(Debug)]
+struct State {
+    /// Completions still to come: one for each wait and one for the operation.
+    remaining: u8,
+    /// The operation's own result.
+    result: i32,
+    /// A wait that failed by itself, which explains why the operation was never started.
+    wait_error: Option<i32>,
+}
+
+#[derive(Debug)]
+enum Registered {
+    /// No buffer has been asked for yet.
+    Unused,
+    /// The kernel has a table; this many entries are taken.
+    Table(u16),
+    /// The kernel refused (locked-memory limit): plain reads and writes do the work.
+    Refused,
+}
+
+/// `IoUring` has no `Debug` of its own.
+struct IoUringDebug(IoUring);
+
+impl std::fmt::Debug for IoUringDebug {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("IoUring").field(&self.0.as_raw_fd()).finish()
+    }
+}
+
+impl Uring {
+    pub(super) fn open(workers: u32) -> io::Result<Uring> {
+        let mut ring = Uring::setup()?;
+        probe::check(&mut ring)?;
+        // Bounded (regular files) and unbounded (everything else) workers. Kernels before 5.15 do
+        // not know the call and bound them by RLIMIT_NPROC, which still works.
+        let _ = ring.submitter().register_iowq_max_workers(&mut [workers, workers]);
+        Ok(Uring { ring: IoUringDebug(ring), in_flight: Slots::new(), buffers: Registered::Unused })
+    }
+
+    /// Opens the ring with what newer kernels offer, or without it on older ones.
+    fn setup() -> io::Result<IoUring> {
+        let modern = IoUring::builder()
+            // Only this thread submits (6.0): the kernel skips a lock.
+            .setup_single_issuer()
+            // Completion work runs when we wait (6.1), not as an interruption of what we do.
+            .setup_defer_taskrun()
+            .build(ENTRIES);
+        match modern {
+            // The answer of kernels that do not know a setup flag.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                IoUring::builder().build(ENTRIES)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Registers a buffer, unless the kernel has refused one before.
+    pub(super) fn register(&mut self, buffer: &mut Buffer) {
+        let submitter = self.ring.0.submitter();
+        if matches!(self.buffers, Registered::Unused) {
+            self.buffers = match submitter.register_buffers_sparse(REGISTERED_BUFFERS) {
+                Ok(()) => Registered::Table(0),
+                Err(_) => Registered::Refused,
+            };
+        }
+        let Registered::Table(used) = self.buffers else { return };
+        if u32::from(used) == REGISTERED_BUFFERS {
+            return;
+        }
+        let memory = buffer.bytes_mut();
+        let iovec = libc::iovec { iov_base: memory.as_mut_ptr().cast(), iov_len: memory.len() };
+        // SAFETY: the kernel pins these pages. They are only used through `ReadFixed` and `WriteFixed`,
+        // whose operations own the buffer until they complete; a pinned page outlives our freeing it.
+        match unsafe { submitter.register_buffers_update(u32::from(used), &[iovec], None) } {
+            Ok(()) => {
+                buffer.index = Some(used);
+                self.buffers = Registered::Table(used + 1);
+            }
+            Err(_) => self.buffers = Registered::Refused,
+        }
+    }
+
+    pub(super) fn submit(&mut self, token: Token, mut op: Op) -> io::Result<()> {
+        let mut entries: [Option<Entry>; 3] = [None, None, None];
+        let mut links = 0;
+        for wait in op.waits.iter().flatten() {
+            entries[links] = Some(
+                opcode::PollAdd::new(target(&wait.fd), wait.events.bits() as u32)
+                    .build()
+                    .flags(Flags::IO_LINK),
+            );
+            links += 1;
+        }
+        let flags = if op.on_worker { Flags::ASYNC } else { Flags::empty() };
+        entries[links] = Some(entry(&mut op.action).flags(flags));
+        let count = links as u8 + 1;
+        let state = State { remaining: count, result: 0, wait_error: None };
+        let slot = self.in_flight.insert(token, op, state);
+        self.make_room(count.into())?;
+        for (index, entry) in entries.into_iter().flatten().enumerate() {
+            // Links count down, so that the operation itself is link 0.
+            let link = count - 1 - index as u8;
+            let data = UserData { token, link, slot };
+            self.push(entry.user_data(data.encode()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, token: Token) -> io::Result<()> {
+        match self.in_flight.find(token) {
+            Some(slot) => self.cancel_slot(slot),
+            None => Ok(()),
+        }
+    }
+
+    /// Cancels the waits first: each either falls and takes the operation with it, or is over, and
+    /// then the operation itself can be found. The other order would miss one that starts in between.
+    fn cancel_slot(&mut self, slot: u32) -> io::Result<()> {
+        let Some(found) = self.in_flight.get_mut(slot) else { return Ok(()) };
+        let token = found.token;
+        let links = found.op.waits.iter().flatten().count() as u8;
+        self.make_room(usize::from(links) + 1)?;
+        for link in (0..=links).rev() {
+            let data = UserData { token, link, slot }.encode();
+            self.push(opcode::AsyncCancel::new(data).build().user_data(UserData::IGNORED));
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the next `count` entries go out in one submission: a link must not be torn.
+    fn make_room(&mut self, count: usize) -> io::Result<()> {
+        let queue = self.ring.0.submission();
+        if queue.capacity() - queue.len() >= count {
+            return Ok(());
+        }
+        drop(queue);
+        self.ring.0.submit()?;
+        Ok(())
+    }
+
+    fn push(&mut self, entry: Entry) {
+        // SAFETY: fds and memory named by the entry are owned by the operation's slot until the last
+        // completion of its chain has been seen; the buffer's heap memory does not move with the slot.
+        let pushed = unsafe { self.ring.0.submission().push(&entry) };
+        debug_assert!(pushed.is_ok(), "make_room left no room");
+    }
+
+    pub(super) fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        completed: &mut VecDeque<Completion>,
+    ) -> io::Result<()> {
+        let wanted = usize::from(self.ring.0.completion().is_empty());
+        let submitter = self.ring.0.submitter();
+        let entered = match timeout {
+            Some(limit) => {
+                let limit = Timespec::from(limit);
+                submitter.submit_with_args(wanted, &SubmitArgs::new().timespec(&limit))
+            }
+            None => submitter.submit_and_wait(wanted),
+        };
+        match entered.map_err(|error| error.raw_os_error()) {
+            // EBUSY: the completion queue is full; reaping it below is what makes room.
+            Ok(_) | Err(Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+            Err(code) => return Err(io::Error::from_raw_os_error(code.unwrap_or(libc::EIO))),
+        }
+        self.reap(completed);
+        Ok(())
+    }
+
+    /// Takes what has completed out of the queue; an operation counts when its whole chain is done.
+    fn reap(&mut self, completed: &mut VecDeque<Completion>) {
+        for entry in self.ring.0.completion() {
+            let Some(data) = UserData::decode(entry.user_data()) else { continue };
+            let Some(slot) = self.in_flight.get_mut(data.slot) else { continue };
+            let result = entry.result();
+            let state = &mut slot.state;
+            state.remaining -= 1;
+            if data.link == 0 {
+                state.result = result;
+            } else if result < 0 && result != -libc::ECANCELED {
+                state.wait_error = Some(wait_failed(result, &slot.op));
+            }
+            if state.remaining > 0 {
+                continue;
+            }
+            let Some(slot) = self.in_flight.remove(data.slot) else { continue };
+            let result = slot.state.wait_error.unwrap_or(slot.state.result);
+            completed.push_back(Completion {
+                token: data.token,
+                outcome: Outcome::from_result(result),
+                buffer: slot.op.into_buffer(),
+                submitted: slot.submitted,
+            });
+        }
+    }
+}
+
+/// What a failed wait stands for. A terminal has two wait queues, and when one wakes a poll for nothing (as
+/// tcsetattr(3) does), 6.18 arms the poll once more, takes its second entry for a third and reports EINVAL. That is
+/// no refusal, only an interruption.
+fn wait_failed(result: i32, op: &Op) -> i32 {
+    let mut waits = op.waits.iter().flatten();
+    let mut terminal = || waits.any(|wait| nix::unistd::isatty(&wait.fd).unwrap_or(false));
+    if result == -libc::EINVAL && terminal() { -libc::EINTR } else { result }
+}
+
+/// The submission for an operation without its waits.
+fn entry(action: &mut Action) -> Entry {
+    match action {
+        Action::Poll { fd, events } => {
+            opcode::PollAdd::new(target(fd), events.bits() as u32).build()
+        }
+        Action::Splice { from, to, len } => {
+            opcode::Splice::new(target(from), -1, target(to), -1, *len).build()
+        }
+        Action::Tee { from, to, len, full } => {
+            let flags = match full {
+                Full::Block => 0,
+                Full::Refuse => libc::SPLICE_F_NONBLOCK,
+            };
+            opcode::Tee::new(target(from), target(to), *len).flags(flags).build()
+        }
+        Action::Read { fd, buffer, range } => {
+            let index = buffer.index;
+            let free = &mut buffer.bytes_mut()[range.clone()];
+            let (at, len) = (free.as_mut_ptr(), free.len() as u32);
+            match index {
+                Some(index) => {
+                    opcode::ReadFixed::new(target(fd), at, len, index).offset(FILE_POSITION).build()
+                }
+                None => opcode::Read::new(target(fd), at, len).offset(FILE_POSITION).build(),
+            }
+        }
+        Action::Write { fd, buffer, range } => {
+            let index = buffer.index;
+            let bytes = &buffer.bytes()[range.clone()];
+            let (at, len) = (bytes.as_ptr(), bytes.len() as u32);
+            match index {
+                Some(index) => opcode::WriteFixed::new(target(fd), at, len, index)
+                    .offset(FILE_POSITION)
+                    .build(),
+                None => opcode::Write::new(target(fd), at, len).offset(FILE_POSITION).build(),
+            }
+        }
+        Action::ReadFile { .. } | Action::WriteFile { .. } => {
+            unreachable!("file operations are carried out while they are submitted")
+        }
+    }
+}
+
+fn target(fd: &Fd) -> RawTarget {
+    RawTarget(fd.as_raw_fd())
+}
+
+impl Drop for Uring {
+    /// Cancels what is in flight and waits for every completion: until then the kernel may still
+    /// write into a buffer or hold an fd.
+    fn drop(&mut self) {
+        let slots: Vec<u32> = self.in_flight.iter_mut().map(|(slot, _)| slot).collect();
+        let cancelled = slots.into_iter().try_for_each(|slot| self.cancel_slot(slot));
+        let mut completed = VecDeque::new();
+        let mut waited = cancelled;
+        while waited.is_ok() && !self.in_flight.is_empty() {
+            waited = self.wait(None, &mut completed);
+            completed.clear();
+        }
+        if waited.is_err() {
+            // The kernel no longer answers. Leak what it may still use rather than free it.
+            std::mem::forget(std::mem::replace(&mut self.in_flight, Slots::new()));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! How streams end when nobody ends them, and what the user is told of each end.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+
+use super::charge::Charge;
+use super::job::{Held, Holder};
+use super::{Session, job, notice};
+use crate::config::{Linger, TeeFailure};
+use crate::error::Error;
+use crate::relay::{End, Kind, OnFull, Place, Relay};
+
+/// How long a leg that may lose bytes can hold up the end of a run without taking any.
+const STALLED_LEG: Duration = Duration::from_millis(200);
+
+/// Whether a relay takes bytes from the child's end of a stream, and that stream is still open.
+fn outlives(relay: &Relay) -> bool {
+    relay.ended().is_none() && relay.place().is_first()
+}
+
+impl Session<'_> {
+    /// After the child's end: leaves every pipe that others hold open and say nothing on.
+    pub(super) fn leave_what_is_silent(
+        &mut self,
+        charge: &Charge<'_>,
+        now: Instant,
+    ) -> io::Result<()> {
+        let Linger::Silence(limit) = charge.wrap.linger else { return Ok(()) };
+        if self.silent_since().is_none_or(|since| now < since + limit) {
+            return Ok(());
+        }
+        let mut all_silent = true;
+        for (relay, note) in
+            self.relays.iter().zip(&mut self.notes).filter(|(relay, _)| outlives(relay))
+        {
+            note.silent_since = now;
+            all_silent &= relay.is_silent();
+        }
+        if !all_silent {
+            return Ok(());
+        }
+        let both = self.relays.iter_mut().zip(&mut self.notes);
+        for (relay, note) in both.filter(|(relay, _)| outlives(relay)) {
+            let inode = relay.source().and_then(|end| fstat(end.fd()).ok()).map(|s| s.st_ino);
+            let held = match (relay.source_kind(), &charge.terminal) {
+                (Kind::Leader, Some(terminal)) => Some(Held::Terminal(terminal.device())),
+                _ => inode.map(Held::Pipe),
+            };
+            note.holder = held.and_then(job::holder_of);
+            relay.leave(&mut self.ring)?;
+        }
+        Ok(())
+    }
+
+    /// After the end of all streams: leaves legs that may lose bytes and take no more.
+    pub(super) fn leave_stalled_legs(&mut self, now: Instant) -> io::Result<()> {
+        if !self.only_droppable_legs_left() {
+            return Ok(());
+        }
+        for (relay, note) in self.relays.iter_mut().zip(&self.notes) {
+            if relay.ended().is_none() && now >= note.silent_since + STALLED_LEG {
+                relay.stop(&mut self.ring)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn only_droppable_legs_left(&self) -> bool {
+        let open = || self.relays.iter().filter(|relay| relay.ended().is_none());
+        self.config.tee.on_full == OnFull::Drop
+            && open().count() > 0
+            && open().all(|relay| relay.place() == Place::Leg)
+    }
+
+    /// How long the loop may sleep.
+    pub(super) fn time_limit(&self, charge: Option<&Charge<'_>>, now: Instant) -> Option<Duration> {
+        let relays = self.relays.iter().filter_map(Relay::deadline);
+        let linger = charge.filter(|charge| charge.child.exit().is_some()).and_then(|charge| {
+            match charge.wrap.linger {
+                Linger::EndOfFile => None,
+                Linger::Silence(limit) => Some(limit),
+            }
+        });
+        let silence = linger.and_then(|limit| Some(self.silent_since()? + limit));
+        let stalled = self.relays.iter().zip(&self.notes).filter_map(|(relay, note)| {
+            let open = relay.ended().is_none() && self.only_droppable_legs_left();
+            open.then(|| note.silent_since + STALLED_LEG)
+        });
+        let stop = charge.and_then(|charge| Some(charge.terminal.as_ref()?.stop?.deadline));
+        let told = self.observation.deadline();
+        let running = charge.filter(|charge| charge.child.exit().is_none());
+        let memory = running.and_then(|charge| charge.watch.deadline());
+        let next = relays.chain(silence).chain(stalled).chain(stop).chain(told).chain(memory);
+        let next = next.min()?;
+        Some(next.saturating_duration_since(now))
+    }
+
+    /// Since when no stream from the child has moved a byte. One that is busy keeps the others: whoever
+    /// writes there may still have something to say on them.
+    fn silent_since(&self) -> Option<Instant> {
+        let open = self.relays.iter().zip(&self.notes).filter(|(relay, _)| outlives(relay));
+        open.map(|(_, note)| note.silent_since).max()
+    }
+
+    /// Tells, once, what the user should know of how a relay ended.
+    pub(super) fn tell_ends(&mut self) {
+        for (relay, note) in self.relays.iter().zip(&mut self.notes) {
+            let Some(end) = relay.ended() else { continue };
+            if note.told {
+                continue;
+            }
+            note.told = true;
+            let name = relay.stream().name();
+            self.observation.ended(relay, end);
+            match (end, relay.place()) {
+                (End::Failed(error), Place::Leg) => {
+                    self.lost |= self.config.tee.failure == TeeFailure::Fail;
+                    notice::error(error);
+                }
+                (End::ReaderLeft, Place::Leg) => {
+                    self.lost |= self.config.tee.failure == TeeFailure::Fail;
+                    let tried = format!("write to {}", relay.sink_name());
+                    notice::error(&Error::os(tried, Errno::EPIPE));
+                }
+                (End::Failed(error), _) => {
+                    self.lost = true;
+                    notice::error(error);
+                }
+                // Told of at the end of the run, together with other streams that the same process holds.
+                (End::Abandoned, _) => {}
+                (End::Delivered | End::ReaderLeft | End::Stopped, _) => {
+                    notice::event(self.config.verbosity, &format!("{name}: {end:?}"));
+                }
+            }
+        }
+    }
+
+    /// Tells of streams that were left because another process holds them and says nothing.
+    pub(super) fn tell_left(&self) {
+        let mut left: Vec<(&Option<Holder>, Vec<&str>)> = Vec::new();
+        for (relay, note) in self.relays.iter().zip(&self.notes) {
+            if !matches!(relay.ended(), Some(End::Abandoned)) {
+                continue;
+            }
+            let name = relay.stream().name();
+            match left.iter_mut().find(|(holder, _)| *holder == &note.holder) {
+                Some((_, names)) => names.push(name),
+                None => left.push((&note.holder, vec![name])),
+            }
+        }
+        for (holder, names) in left {
+            let holder = match holder {
+                Some(holder) => format!("pid {} ({})", holder.pid, holder.command),
+                None => "another process".to_owned(),
+            };
+            let names = names.join(" and ");
+            let text =
+                format!("leave {names}: {holder} holds on to it (--linger=eof waits for the end)");
+            notice::notice(self.config.verbosity, &text);
+        }
+    }
+}

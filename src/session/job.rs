@@ -1,0 +1,73 @@
+//! Where nproxy stands in the shell's job control, and who else holds a pipe.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use nix::unistd::{Pid, getpgid, getpgrp, getppid, getsid};
+
+/// Whether nobody would continue our process group once it stopped.
+///
+/// A group is orphaned if no member's parent is in another group of the same session (POSIX, "orphaned
+/// process group"). Members between us and the shell are followed upwards: `sh -c 'nproxy make'` shares
+/// its group with the `sh`.
+pub(super) fn group_is_orphaned() -> bool {
+    let (group, session) = (getpgrp(), getsid(None));
+    let mut ancestor = getppid();
+    while getpgid(Some(ancestor)) == Ok(group) {
+        match parent_of(ancestor) {
+            Some(parent) => ancestor = parent,
+            None => return true,
+        }
+    }
+    session.is_err() || getsid(Some(ancestor)) != session
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // "pid (name) state parent …": the name may hold spaces and parentheses, so read from its end.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
+}
+
+/// A process that holds a pipe or a terminal open.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) pid: u32,
+    pub(super) command: String,
+}
+
+/// What somebody else may hold open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// The pipe with this inode number.
+    Pipe(u64),
+    /// The terminal with this device number.
+    Terminal(u64),
+}
+
+/// Finds another process that has it open. Only what this user may see of `/proc` is looked at.
+pub(super) fn holder_of(held: Held) -> Option<Holder> {
+    let own = std::process::id();
+    let pids = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let pid = pids.find(|pid| *pid != own && holds(*pid, held))?;
+    Some(Holder { pid, command: command_of(pid) })
+}
+
+fn holds(pid: u32, held: Held) -> bool {
+    let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    // Following the link stats the open file itself.
+    let mut open = fds.flatten().filter_map(|fd| fs::metadata(fd.path()).ok());
+    open.any(|file| match (held, file.mode() & libc::S_IFMT) {
+        (Held::Pipe(inode), libc::S_IFIFO) => file.ino() == inode,
+        (Held::Terminal(device), libc::S_IFCHR) => file.rdev() == device,
+        _ => false,
+    })
+}
+
+fn command_of(pid: u32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
+    words.join(" ")
+}

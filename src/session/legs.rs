@@ -1,0 +1,104 @@
+//! The extra destinations of a run: opened before anything starts, emptied only once the child runs.
+
+use std::fs::File;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use nix::unistd::ftruncate;
+
+use super::streams::new_pipe;
+use crate::config::{Target, Tee, TeeOpen};
+use crate::error::Error;
+use crate::relay::{Course, Endpoint, Kind, Leg, Place, Stream, TextWork};
+use crate::text::strip::CursorVisibility;
+
+/// What the streams are copied into.
+#[derive(Debug, Default)]
+pub(super) struct Legs {
+    /// The pipes that the streams' relays fill, in the order of the targets.
+    pub(super) feeds: Vec<Leg>,
+    /// The relays from those pipes to the targets, in the same order.
+    pub(super) courses: Vec<Course>,
+    /// Files to be emptied when the run has begun.
+    pub(super) to_empty: Vec<OwnedFd>,
+}
+
+impl Legs {
+    /// Opens every target.
+    ///
+    /// # Errors
+    /// One that names the target that could not be opened.
+    pub(super) fn open(tee: &Tee, started: Instant) -> Result<Legs, Error> {
+        let mut legs = Legs::default();
+        for target in &tee.targets {
+            let name = target.to_string();
+            let tried = |error| Error::os(format!("open {name}"), error);
+            let fd = open(target, tee.open).map_err(tried)?;
+            let mut sink = Endpoint::sink(fd).map_err(|errno| tried(errno.into()))?;
+            let opened_by_us = matches!(target, Target::Path(_));
+            if sink.kind() == Kind::File && opened_by_us && tee.open == TeeOpen::Truncate {
+                legs.to_empty.push(sink.fd().as_fd().try_clone_to_owned().map_err(tried)?);
+                sink = sink.with_own_position();
+            }
+            let cursor = match sink.kind() {
+                Kind::Terminal => CursorVisibility::Kept,
+                _ => CursorVisibility::Removed,
+            };
+            let text = tee.text.modes(cursor).map(|modes| TextWork { modes, started });
+            let (reader, writer) = new_pipe(&name)?;
+            let end = |fd| Endpoint::new(fd).map_err(|errno| tried(errno.into()));
+            let pipe = end(writer)?;
+            legs.feeds.push(Leg { pipe, on_full: tee.on_full });
+            legs.courses.push(Course {
+                stream: Stream::Stdout,
+                place: Place::Leg,
+                source: end(reader)?,
+                sink,
+                source_name: format!("the pipe to {name}"),
+                sink_name: name.clone(),
+                text,
+                legs: Vec::new(),
+            });
+        }
+        Ok(legs)
+    }
+
+    /// Empties the files: what is to be written into them runs.
+    ///
+    /// # Errors
+    /// One that names no file: they were all opened for writing a moment ago.
+    pub(super) fn empty_files(to_empty: Vec<OwnedFd>) -> Result<(), Error> {
+        let mut files = to_empty.iter();
+        files
+            .try_for_each(|file| ftruncate(file, 0))
+            .map_err(|errno| Error::os("empty a tee file", errno))
+    }
+}
+
+/// The sockets do not block: a splice that waits for its peer would keep the pipe before it locked, and
+/// whoever touches that pipe, the child by way of tee(2), could not even be killed meanwhile.
+fn open(target: &Target, how: TeeOpen) -> std::io::Result<OwnedFd> {
+    match target {
+        // Opening a FIFO waits for its reader, as `tee FIFO` does. Mode 0666 less the umask.
+        Target::Path(path) => {
+            let mut options = File::options();
+            options.write(true).create(true).custom_flags(libc::O_NOCTTY);
+            options.append(how == TeeOpen::Append);
+            Ok(options.open(path)?.into())
+        }
+        Target::Inherited(number, _) => super::streams::inherited(*number),
+        Target::Unix(path) => {
+            let socket = UnixStream::connect(path)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        }
+        Target::Tcp(address) => {
+            let socket = TcpStream::connect(address)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        }
+    }
+}

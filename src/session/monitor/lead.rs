@@ -1,0 +1,266 @@
+//! What the monitor process does, from its fork to its end.
+//!
+//! It blocks every signal: the only ones that concern it are SIGCHLD, read from a signalfd, and SIGHUP
+//! for a terminal that is gone, which the socket tells as well. It keeps the followers open until the
+//! child has ended (without one, the leader would read EIO), and it stays alive until nproxy has read what is
+//! left: the end of a session's leader hangs the terminal up and throws unread bytes away.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{MsgFlags, recv, send};
+use nix::unistd::{Pid, getpgrp, setsid, tcgetpgrp};
+
+use super::{Ground, Order, Report, Seat, Target, message};
+use crate::config::Wrap;
+use crate::session::child::{self, ChildStreams, Exit, Standing};
+use crate::session::confine::Confinement;
+use crate::session::signals::Inheritance;
+
+/// The monitor, in its own process.
+pub(super) struct Lead {
+    socket: OwnedFd,
+    /// Until the child has ended.
+    seat: Option<Seat>,
+    inheritance: Inheritance,
+    /// Its pid, which is also its group's number, while it runs.
+    child: Option<Pid>,
+    stopped: bool,
+    signals: Option<SignalFd>,
+}
+
+/// What came from nproxy.
+enum Word {
+    Order(Order),
+    Nothing,
+    Gone,
+}
+
+impl Lead {
+    pub(super) fn new(socket: OwnedFd, seat: Seat, inheritance: Inheritance) -> Lead {
+        Lead { socket, seat: Some(seat), inheritance, child: None, stopped: false, signals: None }
+    }
+
+    /// Runs to the end of this process.
+    pub(super) fn run(mut self, wrap: &Wrap, streams: ChildStreams, confinement: Confinement) -> ! {
+        if let Err(errno) = self.take_seat() {
+            self.report(Report::Unseated(errno));
+        } else if let Some(ground) = self.wait_for_start() {
+            match self.start(wrap, streams, confinement, ground) {
+                Ok(pid) => {
+                    self.child = Some(pid);
+                    self.report(Report::Started(pid.as_raw()));
+                    self.let_go();
+                    self.watch();
+                }
+                Err(errno) => self.report(Report::Refused(errno)),
+            }
+        }
+        // SAFETY: ends this process at once; nothing of the copied state is torn down a second time.
+        unsafe { libc::_exit(0) }
+    }
+
+    /// Becomes the leader of a session at the terminal.
+    fn take_seat(&mut self) -> Result<(), Errno> {
+        SigSet::all().thread_set_mask()?;
+        // For people who read ps(1): this is not the nproxy that they started.
+        let _ = nix::sys::prctl::set_name(c"nproxy-monitor");
+        let mut only = SigSet::empty();
+        only.add(Signal::SIGCHLD);
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        self.signals = Some(SignalFd::with_flags(&only, flags)?);
+        setsid()?;
+        let terminal = self.terminal().ok_or(Errno::ENOTTY)?;
+        // SAFETY: TIOCSCTTY takes a number: 0, not to steal a terminal of another session.
+        Errno::result(unsafe { libc::ioctl(terminal, libc::TIOCSCTTY, 0) })?;
+        Ok(())
+    }
+
+    fn terminal(&self) -> Option<RawFd> {
+        self.seat.as_ref().map(|seat| seat.terminal.as_raw_fd())
+    }
+
+    fn wait_for_start(&self) -> Option<Ground> {
+        loop {
+            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::NONE);
+            match self.next_word() {
+                Word::Order(Order::Start(ground)) => return Some(ground),
+                Word::Gone => return None,
+                _ => {}
+            }
+        }
+    }
+
+    fn start(
+        &self,
+        wrap: &Wrap,
+        streams: ChildStreams,
+        confinement: Confinement,
+        ground: Ground,
+    ) -> Result<Pid, Errno> {
+        let terminal = self.terminal().ok_or(Errno::ENOTTY)?;
+        let standing = Standing::Terminal(terminal, ground);
+        child::start(wrap, streams, self.inheritance, standing, confinement)
+            .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+    }
+
+    /// Closes every fd that is not the monitor's own: a pipe that it held would not end when the child
+    /// closes it. The child has had them by now.
+    fn let_go(&self) {
+        if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+            let _ = nix::unistd::dup2_stdin(&null);
+            let _ = nix::unistd::dup2_stdout(&null);
+            let _ = nix::unistd::dup2_stderr(&null);
+        }
+        let stderr = self.seat.as_ref().and_then(|seat| seat.stderr.as_ref());
+        let signals = self.signals.as_ref().map(|signals| signals.as_fd().as_raw_fd());
+        let kept = [Some(self.socket.as_raw_fd()), self.terminal(), signals];
+        let mut kept: Vec<RawFd> = kept.into_iter().flatten().collect();
+        kept.extend(stderr.map(AsRawFd::as_raw_fd));
+        kept.sort_unstable();
+        let mut first = 3;
+        for fd in kept {
+            close_range(first, fd - 1);
+            first = fd + 1;
+        }
+        close_range(first, RawFd::MAX);
+    }
+
+    /// Reports and obeys until nproxy is gone.
+    fn watch(&mut self) {
+        loop {
+            let Some(signals) = &self.signals else { return };
+            let mut fds = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            ];
+            let _ = poll(&mut fds, PollTimeout::NONE);
+            while let Ok(Some(_)) = signals.read_signal() {}
+            self.report_changes();
+            loop {
+                match self.next_word() {
+                    Word::Order(order) => self.obey(order),
+                    Word::Nothing => break,
+                    Word::Gone => return self.hang_up(),
+                }
+            }
+        }
+    }
+
+    /// Passes on every change of the child's state.
+    fn report_changes(&mut self) {
+        while let Some(pid) = self.child {
+            let mut status = 0;
+            let flags = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
+            // SAFETY: `status` is a live out-parameter.
+            if unsafe { libc::waitpid(pid.as_raw(), &mut status, flags) } <= 0 {
+                return;
+            }
+            self.stopped = libc::WIFSTOPPED(status);
+            if self.stopped {
+                self.report(Report::Stopped(libc::WSTOPSIG(status)));
+            } else if libc::WIFCONTINUED(status) {
+                self.report(Report::Continued);
+            } else {
+                self.child = None;
+                // What the child leaves behind in its group must not be hung up on when this process
+                // ends: only the foreground group is, so let that be our own.
+                if let Some(terminal) = self.terminal() {
+                    let _ = child::take_foreground(terminal);
+                }
+                self.seat = None;
+                self.report(Report::Ended(Exit::of(status)));
+            }
+        }
+    }
+
+    fn obey(&self, order: Order) {
+        let Some(child) = self.child else { return };
+        match order {
+            Order::Start(_) => {}
+            Order::Signal(signal, Target::Child) => send_signal(child.as_raw(), signal),
+            Order::Signal(signal, Target::Group) => send_signal(-child.as_raw(), signal),
+            Order::Signal(signal, Target::Foreground) => {
+                send_signal(-self.foreground_or(child).as_raw(), signal);
+            }
+            Order::Farewell(signal) => {
+                self.take_leave(child, signal);
+                self.report(Report::Told);
+            }
+            Order::Continue(Ground::Background) => {
+                self.set_foreground(getpgrp());
+                send_signal(-child.as_raw(), libc::SIGCONT);
+            }
+            Order::Continue(Ground::Foreground) => {
+                // A child that runs may have given the foreground to a job of its own.
+                if self.stopped || self.foreground_or(child) == child {
+                    self.set_foreground(child);
+                }
+                send_signal(-child.as_raw(), libc::SIGCONT);
+            }
+        }
+    }
+
+    /// The foreground group, unless that is the monitor's own or none.
+    fn foreground_or(&self, child: Pid) -> Pid {
+        let group = self.seat.as_ref().and_then(|seat| tcgetpgrp(&seat.terminal).ok());
+        group.filter(|group| *group != getpgrp() && group.as_raw() > 0).unwrap_or(child)
+    }
+
+    fn set_foreground(&self, group: Pid) {
+        if let Some(terminal) = self.terminal() {
+            // SAFETY: the call takes two numbers; SIGTTOU is blocked, so it cannot stop us.
+            unsafe { libc::tcsetpgrp(terminal, group.as_raw()) };
+        }
+    }
+
+    /// nproxy is gone, and with it the terminal: the child is told as any other would be.
+    fn hang_up(&self) {
+        if let Some(child) = self.child {
+            self.take_leave(child, libc::SIGHUP);
+        }
+    }
+
+    /// Tells the foreground group, and the child's if that is another; also those of them that are stopped.
+    fn take_leave(&self, child: Pid, signal: i32) {
+        let foreground = self.foreground_or(child);
+        for group in
+            [Some(foreground), (foreground != child).then_some(child)].into_iter().flatten()
+        {
+            send_signal(-group.as_raw(), signal);
+            send_signal(-group.as_raw(), libc::SIGCONT);
+        }
+    }
+
+    fn report(&self, report: Report) {
+        let _ = send(self.socket.as_raw_fd(), &report.encode(), MsgFlags::MSG_NOSIGNAL);
+    }
+
+    fn next_word(&self) -> Word {
+        let mut bytes = [0; message::LEN];
+        match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => Word::Gone,
+            Ok(_) => Order::decode(&bytes).map_or(Word::Nothing, Word::Order),
+            Err(Errno::EAGAIN | Errno::EINTR) => Word::Nothing,
+            Err(_) => Word::Gone,
+        }
+    }
+}
+
+fn send_signal(target: i32, signal: i32) {
+    // SAFETY: kill(2) has no memory effects.
+    unsafe { libc::kill(target, signal) };
+}
+
+/// close_range(2), of 5.9. An older kernel leaves the fds open: what they cost is a pipe that ends late.
+fn close_range(first: RawFd, last: RawFd) {
+    if first <= last {
+        // SAFETY: the monitor owns none of these numbers; what did is never touched or dropped again.
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    }
+}

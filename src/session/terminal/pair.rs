@@ -1,0 +1,143 @@
+//! A pty for the child: opening one, and what it starts with.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, unlockpt};
+use nix::sys::termios::{
+    InputFlags, LocalFlags, OutputFlags, SetArg, Termios, tcgetattr, tcsetattr,
+};
+
+use super::screen::Size;
+use crate::relay::Endpoint;
+
+/// What happens to the child's output on its way through the pty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Processing {
+    /// As at our terminal: a newline gets its carriage return.
+    Terminal,
+    /// None: the reader is no terminal.
+    Plain,
+}
+
+/// Whether what is written to the leader comes back from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Echo {
+    /// As at our terminal.
+    Terminal,
+    /// No: what comes in has not been typed by anybody.
+    Off,
+}
+
+/// What becomes of output from a group in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BackgroundOutput {
+    /// As at our terminal.
+    Terminal,
+    /// It is never held back (TOSTOP): at our terminal that group would be in the foreground.
+    Allowed,
+}
+
+/// How a new pty starts.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// Modes to start from; the kernel's own without a terminal to copy.
+    pub(super) modes: Option<Termios>,
+    pub(super) size: Size,
+    pub(super) processing: Processing,
+    pub(super) echo: Echo,
+    pub(super) background_output: BackgroundOutput,
+}
+
+impl Settings {
+    /// Whether the child's terminal has the modes of ours, all of them.
+    pub(super) fn is_faithful(&self) -> bool {
+        self.processing == Processing::Terminal
+            && self.echo == Echo::Terminal
+            && self.background_output == BackgroundOutput::Terminal
+    }
+
+    /// A terminal's modes, as they are to be at the child's.
+    pub(super) fn adapt(&self, mut modes: Termios) -> Termios {
+        if self.processing == Processing::Plain {
+            modes.output_flags.remove(OutputFlags::OPOST);
+        }
+        if self.echo == Echo::Off {
+            modes.local_flags.remove(LocalFlags::ECHO);
+        }
+        if self.background_output == BackgroundOutput::Allowed {
+            modes.local_flags.remove(LocalFlags::TOSTOP);
+        }
+        modes
+    }
+}
+
+/// Makes of the modes that some program has set those that a terminal has between programs. While a
+/// shell waits for a command, its line editor has set its own.
+pub(super) fn between_programs(mut modes: Termios) -> Termios {
+    modes.input_flags.insert(InputFlags::ICRNL | InputFlags::IXON);
+    modes.output_flags.insert(OutputFlags::OPOST | OutputFlags::ONLCR);
+    modes.local_flags.insert(
+        LocalFlags::ICANON
+            | LocalFlags::ISIG
+            | LocalFlags::IEXTEN
+            | LocalFlags::ECHO
+            | LocalFlags::ECHOE
+            | LocalFlags::ECHOK
+            | LocalFlags::ECHOCTL
+            | LocalFlags::ECHOKE,
+    );
+    modes
+}
+
+/// Opens a pty: the leader, which never blocks, and the follower.
+///
+/// # Errors
+/// What the system says: no /dev/ptmx, too many ptys.
+pub(super) fn open(settings: &Settings) -> Result<(Endpoint, OwnedFd), Errno> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let leader = posix_openpt(flags)?;
+    grantpt(&leader)?;
+    unlockpt(&leader)?;
+    let follower = follower_of(leader.as_raw_fd(), 0)?;
+    let modes = match &settings.modes {
+        Some(modes) => modes.clone(),
+        None => tcgetattr(&follower)?,
+    };
+    tcsetattr(&follower, SetArg::TCSANOW, &settings.adapt(modes))?;
+    settings.size.set(leader.as_raw_fd());
+    // SAFETY: `leader` gives up the fd that it owns.
+    let leader = unsafe { OwnedFd::from_raw_fd(std::os::fd::IntoRawFd::into_raw_fd(leader)) };
+    Ok((Endpoint::leader(leader), follower))
+}
+
+/// What has been typed and nobody has read, at most one of the kernel's terminal buffers. Nobody may read
+/// there any more.
+pub(super) fn take_unread(leader: RawFd) -> Result<Vec<u8>, Errno> {
+    let follower = follower_of(leader, libc::O_NONBLOCK)?;
+    let modes = tcgetattr(&follower)?;
+    let mut raw = modes.clone();
+    // The beginning of a line is not to be had otherwise.
+    raw.local_flags.remove(LocalFlags::ICANON);
+    tcsetattr(&follower, SetArg::TCSANOW, &raw)?;
+    let mut bytes = vec![0; 4096];
+    let read = nix::unistd::read(&follower, &mut bytes);
+    tcsetattr(&follower, SetArg::TCSANOW, &modes)?;
+    bytes.truncate(read.unwrap_or(0));
+    // As which an end of input lies in the buffer.
+    bytes.retain(|byte| *byte != 0);
+    Ok(bytes)
+}
+
+/// Opens the follower through its leader: a path may lead elsewhere in a mount namespace of its own
+/// (TIOCGPTPEER, Linux 4.13).
+fn follower_of(leader: RawFd, flags: libc::c_int) -> Result<OwnedFd, Errno> {
+    let flags = flags | libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes a number.
+    let fd = Errno::result(unsafe { libc::ioctl(leader, libc::TIOCGPTPEER, flags) })?;
+    // SAFETY: the kernel just made this fd for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,182 @@
+//! Text filters: bytes in, bytes out. Pure: no I/O and no clock of their own.
+//!
+//! A [`Filter`] works between two fixed buffers of its caller. It keeps no byte of the stream from one
+//! call to the next, so a stream that has ended needs no last call, and any cut of the input and any size
+//! of the output give the same result.
+
+pub mod strip;
+pub mod transform;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use strip::{CursorVisibility, Strip};
+use transform::{Prefix, Transform};
+
+/// How many lines end in `bytes`.
+pub fn line_ends(bytes: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', bytes).count()
+}
+
+/// What one call of a filter did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the input that are done with.
+    pub consumed: usize,
+    /// Bytes of the output that are filled.
+    pub produced: usize,
+}
+
+/// When a chunk of input arrived, read off both clocks by the caller, once per chunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// Since 1970-01-01T00:00:00Z.
+    pub wall: Duration,
+    /// Since the start of the session, on a clock that never steps back.
+    pub elapsed: Duration,
+}
+
+/// The text modes of one stream. The default is to pass everything through.
+#[derive(Clone, Debug, Default)]
+pub struct Modes {
+    /// Whether escape sequences are removed, and which stay.
+    pub strip: Option<CursorVisibility>,
+    /// Whether lines get a prefix, and which. Comes after `strip`: what is removed starts no line.
+    pub transform: Option<Prefix>,
+}
+
+/// The state of one stream's text modes.
+#[derive(Clone, Debug)]
+pub struct Filter(Work);
+
+#[derive(Clone, Debug)]
+enum Work {
+    Pass,
+    Strip(Strip),
+    Transform(Transform),
+    Both {
+        strip: Strip,
+        transform: Transform,
+        /// What `strip` hands to `transform` within one call.
+        between: Box<[u8; BETWEEN]>,
+    },
+}
+
+/// Small enough to stay in the first-level cache beside what is read and written.
+const BETWEEN: usize = 4096;
+
+impl Filter {
+    /// The filter of a stream at its start.
+    pub fn new(modes: &Modes) -> Self {
+        Filter(match (modes.strip, &modes.transform) {
+            (None, None) => Work::Pass,
+            (Some(cursor), None) => Work::Strip(Strip::new(cursor)),
+            (None, Some(prefix)) => Work::Transform(Transform::new(prefix)),
+            (Some(cursor), Some(prefix)) => Work::Both {
+                strip: Strip::new(cursor),
+                transform: Transform::new(prefix),
+                between: Box::new([0; BETWEEN]),
+            },
+        })
+    }
+
+    /// Moves from `input`, which came with `arrival`, to `output` until one of them is used up.
+    ///
+    /// While input is left, call again with the rest of it, the same `arrival`, and room in `output`: any
+    /// room but none makes progress. Bytes of `output` beyond what is produced may have been overwritten.
+    pub fn filter(&mut self, input: &[u8], output: &mut [u8], arrival: Arrival) -> Progress {
+        match &mut self.0 {
+            Work::Pass => {
+                let reach = input.len().min(output.len());
+                output[..reach].copy_from_slice(&input[..reach]);
+                Progress { consumed: reach, produced: reach }
+            }
+            Work::Strip(strip) => strip.filter(input, output),
+            Work::Transform(transform) => transform.filter(input, output, arrival),
+            Work::Both { strip, transform, between } => {
+                both(strip, transform, between, input, output, arrival)
+            }
+        }
+    }
+
+    /// Like [`filter`](Self::filter), but stops at the first place where the filter is neutral, if
+    /// `input` reaches one: at once if it is already. For a change of modes in mid-stream.
+    pub fn settle(&mut self, input: &[u8], output: &mut [u8], arrival: Arrival) -> Progress {
+        let mut at = Progress::default();
+        while at.consumed < input.len() && !self.is_neutral() {
+            let rest = &input[at.consumed..];
+            // A line start follows an LF; the ground state may follow any byte.
+            let step = match &self.0 {
+                Work::Pass | Work::Strip(_) => 1,
+                Work::Transform(_) | Work::Both { .. } => {
+                    memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1)
+                }
+            };
+            let done = self.filter(&rest[..step], &mut output[at.produced..], arrival);
+            at.consumed += done.consumed;
+            at.produced += done.produced;
+            if done.consumed < step {
+                break;
+            }
+        }
+        at
+    }
+
+    /// Whether the stream may go on without this filter, or with another, and nothing is torn: between
+    /// characters and outside any escape sequence, and at the start of a line if lines have prefixes.
+    pub fn is_neutral(&self) -> bool {
+        match &self.0 {
+            Work::Pass => true,
+            Work::Strip(strip) => strip.is_neutral(),
+            Work::Transform(transform) => transform.is_neutral(),
+            Work::Both { strip, transform, .. } => strip.is_neutral() && transform.is_neutral(),
+        }
+    }
+
+    /// Says that part of the stream went past this filter, so that where it stands is not known. The next
+    /// byte is taken for text in the middle of a line, and perhaps of a character.
+    pub fn rejoin(&mut self) {
+        match &mut self.0 {
+            Work::Pass => {}
+            Work::Strip(strip) => strip.rejoin(),
+            Work::Transform(transform) => transform.rejoin(),
+            Work::Both { strip, transform, .. } => {
+                strip.rejoin();
+                transform.rejoin();
+            }
+        }
+    }
+}
+
+/// Both modes, one after the other, through `between`. Nothing stays there: if `transform` finds no room
+/// for all of it, `strip` goes back and goes again exactly as far as `transform` came.
+fn both(
+    strip: &mut Strip,
+    transform: &mut Transform,
+    between: &mut [u8; BETWEEN],
+    input: &[u8],
+    output: &mut [u8],
+    arrival: Arrival,
+) -> Progress {
+    let mut at = Progress::default();
+    while at.consumed < input.len() {
+        let rest = &input[at.consumed..];
+        let before = strip.clone();
+        let stripped = strip.filter(rest, between);
+        let text = &between[..stripped.produced];
+        let done = transform.filter(text, &mut output[at.produced..], arrival);
+        at.produced += done.produced;
+        if done.consumed == text.len() {
+            at.consumed += stripped.consumed;
+            continue;
+        }
+        *strip = before;
+        let again = strip.filter(rest, &mut between[..done.consumed]);
+        debug_assert_eq!(again.produced, done.consumed);
+        at.consumed += again.consumed;
+        break;
+    }
+    at
+}

@@ -1,0 +1,185 @@
+//! The command line: what is nproxy's, what is the command's, and what the child is started with.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use tempfile::tempdir;
+
+use crate::harness::{Engine, Launch, need, nproxy_path, on_both_engines, payload_bytes};
+
+/// Everything from the first word that is no option on belongs to the command.
+#[test]
+fn words_of_the_command_are_left_alone() {
+    let words = ["printf", "[%s]", "--stats", "-v", "--", "--engine=warp", "", "a b", "-"];
+    let expected = "[--stats][-v][--][--engine=warp][][a b][-]";
+    for separator in [&["--"][..], &[]] {
+        let run = Launch::program(nproxy_path()).args(separator).args(words).finish();
+        run.expect_code(0).expect_silent().expect_output(expected);
+    }
+    let run = Launch::program(nproxy_path()).args(["-q", "echo", "--", "--", "x"]).finish();
+    run.expect_code(0).expect_silent().expect_output("-- -- x\n");
+    // A command whose name looks like an option.
+    Launch::program(nproxy_path())
+        .args(["--", "--stats"])
+        .finish()
+        .expect_code(127)
+        .expect_one_line(&["--stats"]);
+}
+
+#[test]
+fn words_that_are_no_text_pass_unchanged() {
+    let raw = OsStr::from_bytes(b"\xff\xfe=\x80");
+    let run = Launch::program(nproxy_path()).args(["printf", "%s"]).arg(raw).finish();
+    run.expect_code(0).expect_silent().expect(run.stdout.head == raw.as_bytes(), "the same bytes");
+    let run = Launch::program(nproxy_path()).arg("--").arg(raw).finish();
+    run.expect_code(127);
+}
+
+#[test]
+fn help_and_version_are_on_stdout() {
+    for flag in ["--help", "--version", "-h", "-V"] {
+        let run = Launch::program(nproxy_path()).arg(flag).finish();
+        run.expect_code(0)
+            .expect_silent()
+            .expect(run.stdout.text().contains("nproxy"), "it names itself");
+    }
+    let help = Launch::program(nproxy_path()).arg("--help").finish();
+    for flag in
+        ["--engine", "--pipe-size", "--stdin", "--linger", "--signal-exit", "--group", "--stats"]
+    {
+        help.expect(help.stdout.text().contains(flag), &format!("--help names {flag}"));
+    }
+}
+
+#[test]
+fn the_flag_wins_over_the_environment() {
+    let stats = |variable: &str, flags: &str| {
+        let run = Launch::program(nproxy_path())
+            .words(flags)
+            .words("--stats=json true")
+            .env("NPROXY_ENGINE", variable);
+        run.finish().stats()["engine"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(stats("epoll", ""), "epoll");
+    assert_eq!(stats("auto", "--engine=epoll"), "epoll");
+    if crate::harness::Engine::Uring.available() {
+        assert_eq!(stats("uring", ""), "uring");
+        assert_eq!(stats("epoll", "--engine=uring"), "uring");
+        assert_eq!(stats("auto", ""), "uring");
+    }
+}
+
+on_both_engines![
+    statistics,
+    descriptors_of_the_child,
+    dispositions_of_the_child,
+    stdin_modes,
+    child_that_leaves_its_stdin,
+    pipe_size,
+];
+
+fn statistics(engine: Engine) {
+    let json =
+        Launch::nproxy(engine).words("--stats=json sh -c").arg("printf hello; exit 3").finish();
+    json.expect_code(3).expect_output("hello");
+    let stats = json.stats();
+    json.expect(stats["version"] == 1, "version 1");
+    json.expect(stats["exit_status"] == 3, "the exit status");
+    json.expect(
+        stats["elapsed_seconds"].as_f64().is_some_and(|time| time > 0.0 && time < 60.0),
+        "the time",
+    );
+    json.expect(json.stat("stdout", "bytes") == 5, "5 bytes on stdout");
+    json.expect(json.stat("stderr", "bytes") == 0, "none on stderr");
+    json.expect(json.stat("stdout", "undelivered_bytes") == 0, "none undelivered");
+    let text = Launch::nproxy(engine).words("--stats printf hello").finish();
+    text.expect_code(0)
+        .expect_output("hello")
+        .expect(text.stderr.text().contains('5'), "a report for people");
+    let both = Launch::nproxy(engine).words("--stats=text printf hello").finish();
+    both.expect_code(0).expect(both.stderr.text().contains("stdout"), "a report for people");
+}
+
+/// The child has what the bare run has, plus nothing: pipes for 1 and 2, and whatever we were given ourselves.
+fn descriptors_of_the_child(engine: Engine) {
+    let script = "exec 5</etc/passwd 7<>/dev/null 9>&1; RUN peer fds | sed 's/pipe:.*/pipe/' ";
+    let list = |run: &str| {
+        let run = Launch::shell(engine, &script.replace("RUN", run)).finish();
+        run.expect_code(0).expect_silent();
+        run.stdout.text()
+    };
+    let bare = list("");
+    assert!(bare.contains("7 /dev/null"), "{bare}");
+    assert_eq!(list("nproxy"), bare);
+    assert_eq!(list("nproxy --stdin=null"), bare);
+    assert_eq!(list("nproxy --stdin=relay"), bare.replacen("0 /dev/null", "0 pipe", 1));
+}
+
+/// Signals that were ignored or blocked stay so in the child, the others do not become so.
+fn dispositions_of_the_child(engine: Engine) {
+    for settings in [
+        "",
+        "ignore=INT ignore=QUIT",
+        "ignore=PIPE",
+        "block=USR1 block=TERM ignore=CHLD",
+        "ignore=TSTP ignore=HUP",
+    ] {
+        let read = |relay: &[&str]| {
+            let run = Launch::peer("with")
+                .words(settings)
+                .arg("--")
+                .args(relay)
+                .words("peer dispositions")
+                .finish();
+            run.expect_code(0).expect_silent();
+            run.stdout.text()
+        };
+        assert_eq!(read(&["nproxy", "--engine", engine.name()]), read(&[]), "with {settings:?}");
+    }
+}
+
+fn stdin_modes(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let script = "printf abc | nproxy cat; printf abc | nproxy --stdin=inherit cat
+        printf abc | nproxy --stdin=relay cat; echo
+        printf abc | { nproxy --stdin=null cat; cat; }; echo
+        # Inherited, what the child does not read is still there for the next.
+        printf 'one\\ntwo\\n' > lines; { nproxy sh -c 'read x; echo $x'; cat; } < lines";
+    let run = Launch::shell(engine, script).directory(directory.path()).finish();
+    run.expect_code(0).expect_silent().expect_output("abcabcabc\nabc\none\ntwo\n");
+}
+
+/// A child that reads only a part of a relayed stdin is no error, and the writer learns it as from a closed pipe.
+fn child_that_leaves_its_stdin(engine: Engine) {
+    for command in ["true", "head -c 100000 | tail -c 1 | wc -c", "exec <&-; echo closed"] {
+        let (reader, writer) = std::io::pipe().expect("pipe");
+        let peer = Launch::peer("write")
+            .arg(payload_bytes().to_string())
+            .arg("64K")
+            .stdout(writer)
+            .start();
+        let run = Launch::nproxy(engine)
+            .args(["--stdin=relay", "sh", "-c", command])
+            .stdin(reader)
+            .finish();
+        run.expect_code(0).expect_silent();
+        peer.finish().expect_signal(nix::sys::signal::Signal::SIGPIPE);
+    }
+}
+
+fn pipe_size(engine: Engine) {
+    if !need(&["python3", "--version"]) {
+        return;
+    }
+    let size = |flags: &str| {
+        let ask = "import fcntl; print(fcntl.fcntl(1, 1032))";
+        let run = Launch::nproxy(engine).words(flags).args(["python3", "-c", ask]).finish();
+        run.expect_code(0).expect_silent();
+        run.stdout.text().trim().parse::<u32>().expect("a size")
+    };
+    assert_eq!(size("--pipe-size=keep"), 65536);
+    assert_eq!(size("--pipe-size=128K"), 131_072);
+    // Beyond the user's soft limit of pipe pages the kernel refuses, and what there is must do.
+    let default = size("");
+    assert!(default == 1 << 20 || !nix::unistd::geteuid().is_root(), "{default}");
+}

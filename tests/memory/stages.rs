@@ -1,0 +1,138 @@
+//! A child that grows: stages in order, effects in mid-stream, and back.
+
+use std::time::Duration;
+
+use crate::harness::{Engine, Launch, on_both_engines};
+use crate::outcome::Finished;
+use crate::proc;
+
+on_both_engines!(
+    transform_goes_off_and_comes_back_at_line_starts,
+    strip_goes_off_and_comes_back_with_no_sequence_torn,
+    text_stays_with_degrade_never,
+    nothing_happens_with_monitor_off,
+    quiet_is_quiet,
+);
+
+const THRESHOLDS: &str = "--attention=30M --pressure=60M --critical=120M --emergency=1G";
+
+/// A child that grows to 160 MiB at 160 MiB a second, keeps that for 300 ms, and writes for 3.5 s more.
+fn growing(engine: Engine, flags: &str) -> Finished {
+    let nproxy = Launch::nproxy(engine).words(THRESHOLDS).words(flags);
+    nproxy.words("-- peer grow 160M 160M 300 3500").finish()
+}
+
+/// What the child writes as line `number`.
+fn line(number: usize) -> String {
+    format!("line {number} \x1b[31mred\x1b[0m")
+}
+
+/// The stages that the notices name, in order.
+fn stages(finished: &Finished) -> Vec<String> {
+    let text = finished.stderr.text();
+    let notices = text.lines().filter_map(|line| line.strip_prefix("nproxy: memory: "));
+    notices.filter_map(|notice| notice.split(' ').next().map(str::to_owned)).collect()
+}
+
+#[track_caller]
+fn expect_rise_and_fall(finished: &Finished) {
+    let stages = stages(finished);
+    let rise = ["attention", "pressure", "critical"];
+    finished.expect(
+        stages.len() > 3 && stages[..3] == rise && stages.last().is_some_and(|s| s == "monitoring"),
+        &format!("expected the stages in order and back, got {stages:?}"),
+    );
+}
+
+/// Which lines were worked on: (worked on, how many) for each run of lines.
+fn runs(worked: impl Iterator<Item = bool>) -> Vec<(bool, usize)> {
+    let mut runs: Vec<(bool, usize)> = Vec::new();
+    for on in worked {
+        match runs.last_mut() {
+            Some((last, count)) if *last == on => *count += 1,
+            _ => runs.push((on, 1)),
+        }
+    }
+    runs
+}
+
+#[track_caller]
+fn expect_on_off_on(finished: &Finished, runs: &[(bool, usize)]) {
+    let kinds: Vec<bool> = runs.iter().map(|(on, _)| *on).collect();
+    finished.expect(kinds == [true, false, true], &format!("expected on, off, on: {runs:?}"));
+}
+
+fn transform_goes_off_and_comes_back_at_line_starts(engine: Engine) {
+    let finished = growing(engine, "--text=transform --timestamp= --line-numbers");
+    finished.expect_code(0);
+    expect_rise_and_fall(&finished);
+    let text = finished.stdout.text();
+    let lines = text.lines().enumerate().map(|(number, found)| {
+        let bare =
+            found.trim_start_matches([' ', '1', '2', '3', '4', '5', '6', '7', '8', '9', '0']);
+        let bare = bare.strip_prefix('\t').unwrap_or(bare);
+        finished.expect(bare == line(number), &format!("line {number} is {found:?}"));
+        bare.len() < found.len()
+    });
+    expect_on_off_on(&finished, &runs(lines));
+}
+
+fn strip_goes_off_and_comes_back_with_no_sequence_torn(engine: Engine) {
+    let finished = growing(engine, "--text=strip-ansi");
+    finished.expect_code(0);
+    expect_rise_and_fall(&finished);
+    let text = finished.stdout.text();
+    let lines = text.lines().enumerate().map(|(number, found)| {
+        let stripped = format!("line {number} red");
+        // The one line in which the filter stops may keep what follows the sequence it was in.
+        let whole = [stripped.clone(), format!("{stripped}\x1b[0m"), line(number)];
+        finished.expect(whole.iter().any(|form| form == found), &format!("torn: {found:?}"));
+        found == stripped
+    });
+    expect_on_off_on(&finished, &runs(lines));
+}
+
+fn text_stays_with_degrade_never(engine: Engine) {
+    let finished = growing(engine, "--text=strip-ansi --degrade=never");
+    finished.expect_code(0);
+    expect_rise_and_fall(&finished);
+    finished.expect(!finished.stdout.text().contains('\x1b'), "expected every sequence stripped");
+}
+
+fn nothing_happens_with_monitor_off(engine: Engine) {
+    let finished = growing(engine, "--text=strip-ansi --monitor=off --stats=json");
+    finished.expect_code(0);
+    finished.expect(finished.stats()["memory"].is_null(), "expected no memory figures");
+    finished.expect(!finished.stdout.text().contains('\x1b'), "expected every sequence stripped");
+}
+
+fn quiet_is_quiet(engine: Engine) {
+    let finished = growing(engine, "-q");
+    finished.expect_code(0).expect_silent();
+}
+
+#[test]
+fn the_title_names_command_and_stage() {
+    let words = format!("{THRESHOLDS} -- peer hold 100M 0 60000");
+    let run = Launch::nproxy(Engine::Epoll).words(&words).start();
+    let pid = run.pid();
+    let name = || std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    proc::until("the stage in the title", || {
+        let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let title = String::from_utf8_lossy(&title);
+        (title == "nproxy: peer [pressure:60M]\0" && name() == "nproxy:pressure\n").then_some(())
+    });
+    run.signal(nix::sys::signal::Signal::SIGTERM);
+    run.finish().expect_signal(nix::sys::signal::Signal::SIGTERM);
+}
+
+#[test]
+fn memory_is_told_every_so_many_seconds() {
+    let run = Launch::nproxy(Engine::Epoll).words("--memlog=1 -- peer hold 20M 0 1500");
+    let finished = run.finish();
+    finished.expect_code(0);
+    let text = finished.stderr.text();
+    let told = text.lines().filter(|line| line.contains("in 1 process, peak")).count();
+    finished.expect(told == 1, "expected one line of memory");
+    finished.expect(finished.elapsed < Duration::from_secs(20), "took too long");
+}

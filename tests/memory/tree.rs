@@ -1,0 +1,67 @@
+//! Whose memory counts.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Engine, Launch};
+use crate::outcome::Finished;
+use crate::proc;
+
+fn notice(finished: &Finished, stage: &str) -> bool {
+    finished.stderr.text().contains(&format!("nproxy: memory: {stage}"))
+}
+
+/// The stage shows in nproxy's name: from there the time is taken.
+#[test]
+fn a_grandchild_is_seen_within_200_ms() {
+    let script = "sh -c 'peer hold 300M 6 60000; :'; sleep 60";
+    let flags = "--pressure=200M --critical=8G --emergency=9G -- sh -c";
+    let mut run = Launch::nproxy(Engine::Epoll).words(flags).arg(script).start();
+    let peer = run.process("peer hold");
+    let nproxy = run.pid();
+    let large = proc::until("300 MiB", || (proc::resident(peer) >= 300 << 20).then(Instant::now));
+    proc::until("the stage", || {
+        let name = std::fs::read_to_string(format!("/proc/{nproxy}/comm")).unwrap_or_default();
+        (name == "nproxy:pressure\n").then_some(())
+    });
+    let took = large.elapsed();
+    assert!(took < Duration::from_millis(200), "seen after {took:?}");
+    run.signal(nix::sys::signal::Signal::SIGTERM);
+    drop(run.stdout.take());
+}
+
+#[test]
+fn an_orphan_counts() {
+    // Its parent is gone before anyone looks.
+    let script = "sh -c 'peer hold 120M 0 1500 &' ; sleep 1.2";
+    let flags = "--linger=eof --pressure=100M --critical=8G --emergency=9G -- sh -c";
+    let finished = Launch::nproxy(Engine::Epoll).words(flags).arg(script).finish();
+    finished.expect_code(0);
+    finished.expect(notice(&finished, "pressure"), "expected the orphan to be seen");
+}
+
+#[test]
+fn rss_is_the_childs_own() {
+    let script = "peer hold 120M 0 500; :";
+    let flags =
+        "--monitor=rss --attention=60M --pressure=100M --critical=8G --emergency=9G -- sh -c";
+    let finished = Launch::nproxy(Engine::Epoll).words(flags).arg(script).finish();
+    finished.expect_code(0);
+    finished.expect(!notice(&finished, "attention"), "expected the shell's own memory only");
+}
+
+/// Fifty processes at the fastest period; processor time, so that others on the machine do not count.
+#[test]
+fn fifty_processes_cost_less_than_a_hundredth() {
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 \
+                  33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50; do sleep 3 & done; wait";
+    // So close to a threshold that the period is the shortest.
+    let flags =
+        "--stats=json --attention=8K --pressure=8K --critical=100G --emergency=100G -- sh -c";
+    let finished = Launch::nproxy(Engine::Epoll).words(flags).arg(script).finish();
+    finished.expect_code(0);
+    let text = finished.stderr.text();
+    let json = text.lines().find(|line| line.starts_with('{')).unwrap_or_default();
+    let stats: serde_json::Value = serde_json::from_str(json).expect("statistics");
+    let cost = stats["memory"]["sampling_seconds"].as_f64().unwrap_or(1.0);
+    finished.expect(cost < finished.elapsed.as_secs_f64() / 100.0, "expected less than 1 %");
+}

@@ -1,0 +1,78 @@
+//! The live line: where it is shown, where it is not, and what it says.
+
+use std::fs::File;
+
+use crate::harness::{Engine, Launch, need, on_both_engines, payload_bytes};
+
+on_both_engines!(
+    nothing_is_shown_in_a_pipe_unless_forced,
+    a_known_size_gives_a_percentage,
+    a_terminal_gets_one_line,
+    a_terminal_that_the_command_writes_to_is_left_alone,
+);
+
+fn nothing_is_shown_in_a_pipe_unless_forced(engine: Engine) {
+    for when in ["--progress", "--progress=auto", "--progress=never"] {
+        let run = Launch::nproxy(engine).arg(when).args(["sh", "-c", "sleep 0.5; echo x"]).finish();
+        run.expect_code(0).expect_output("x\n").expect_silent();
+    }
+    let run = Launch::nproxy(engine)
+        .words("--progress=always --size=10 sh -c")
+        .arg("echo 1234; sleep 1.5; echo 6789")
+        .finish();
+    run.expect_code(0).expect_output("1234\n6789\n");
+    let text = run.stderr.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "one each second, and the last: {text:?}");
+    assert!(lines[0].contains("50 %") && lines[1].contains("100 %"), "{text:?}");
+    assert!(!text.contains(['\r', '\x1b']), "{text:?}");
+}
+
+fn a_known_size_gives_a_percentage(engine: Engine) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("input");
+    let file = File::create(&path).unwrap();
+    file.set_len(payload_bytes()).unwrap();
+    let run =
+        Launch::nproxy(engine).arg("--progress=always").stdin(File::open(&path).unwrap()).finish();
+    run.expect_code(0);
+    assert_eq!(run.stdout.digest.bytes, payload_bytes());
+    assert!(run.stderr.text().contains("100 %"), "{}", run.stderr.text());
+}
+
+/// Runs a shell line with stderr on a terminal made by script(1), and returns what that showed.
+fn on_terminal(engine: Engine, line: &str) -> Option<String> {
+    if !need(&["script", "--version"]) {
+        return None;
+    }
+    let run = Launch::program("script")
+        .args(["-qec", line, "/dev/null"])
+        .env("NPROXY_ENGINE", engine.name())
+        .in_our_group()
+        .finish();
+    run.expect_code(0);
+    Some(run.stdout.text())
+}
+
+fn a_terminal_gets_one_line(engine: Engine) {
+    let line =
+        "(printf 12345; sleep 0.7; printf 67890) | nproxy --progress --size 10 | cat >/dev/null";
+    let Some(shown) = on_terminal(engine, line) else { return };
+    let frames: Vec<&str> = shown.split('\r').filter(|frame| frame.contains("/s")).collect();
+    assert!((3..=6).contains(&frames.len()), "{shown:?}");
+    assert!(frames[0].contains("50 %"), "{shown:?}");
+    assert!(frames.last().unwrap().contains("100 %"), "{shown:?}");
+    assert_eq!(shown.matches('\n').count(), 1, "{shown:?}");
+    // Each frame is written over the last, and only what is left of that is erased.
+    assert!(frames.iter().all(|frame| frame.contains("\x1b[K")), "{shown:?}");
+    assert!(!shown.contains("\x1b[2J") && !shown.contains("\x1b[2K"), "{shown:?}");
+}
+
+fn a_terminal_that_the_command_writes_to_is_left_alone(engine: Engine) {
+    let Some(shown) = on_terminal(engine, "nproxy --progress sh -c 'echo a; sleep 0.5; echo b'")
+    else {
+        return;
+    };
+    // script(1) passes the end of its own stdin on as a key, which the terminal echoes.
+    assert_eq!(shown.replace('\r', "").replace("^@", ""), "a\nb\n");
+}

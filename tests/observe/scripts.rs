@@ -1,0 +1,129 @@
+//! The tools around nproxy, each run as a person would.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Launch, need, nproxy_path};
+use crate::proc;
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
+}
+
+#[test]
+fn each_has_a_help_text_and_refuses_nonsense() {
+    for name in ["psd", "monitor-status.sh", "nproxy-run.sh", "install"] {
+        let help = Launch::program(script(name)).arg("--help").finish();
+        help.expect_code(0).expect_silent();
+        assert!(help.stdout.text().starts_with("usage: "), "{name}");
+        let wrong = Launch::program(script(name)).arg("--no-such-flag").finish();
+        wrong.expect(wrong.status.code().is_some_and(|code| code != 0), "a refusal");
+        wrong.expect(!wrong.stderr.text().is_empty(), "a reason");
+    }
+}
+
+#[test]
+fn psd_dumps_nproxy_itself() {
+    let run = Launch::program(nproxy_path()).args(["sleep", "100"]).start();
+    let child = proc::only_child(run.pid());
+    let dump = Launch::program(script("psd")).arg(run.pid().to_string()).finish();
+    dump.expect_code(0).expect_silent();
+    let text = dump.stdout.text();
+    let parts = ["== threads", "== memory", "VmRSS", "Max open files", "== descriptors", "pipe:["];
+    for part in parts {
+        dump.expect(text.contains(part), part);
+    }
+    dump.expect(text.contains(&format!("{child} sleep 100")), "its child");
+    dump.expect(text.contains("unix, state"), "its status socket");
+    dump.expect(!text.contains("NPROXY_TEST_RUN"), "nothing of its environment");
+}
+
+#[test]
+fn psd_wakes_what_is_stopped_only_when_asked() {
+    let run = Launch::program("sleep").arg("100").start();
+    run.signal(Signal::SIGSTOP);
+    proc::until("it to stop", || (proc::state(run.pid()) == 'T').then_some(()));
+    let dump = Launch::program(script("psd")).arg(run.pid().to_string()).finish();
+    dump.expect_code(0).expect(dump.stdout.text().contains("--recover"), "an offer");
+    assert_eq!(proc::state(run.pid()), 'T');
+    let woken = Launch::program(script("psd")).arg("--recover").arg(run.pid().to_string()).finish();
+    woken.expect_code(0).expect(woken.stdout.text().contains("runs again"), "success");
+    assert_eq!(proc::state(run.pid()), 'S');
+}
+
+#[test]
+fn psd_tells_of_a_pid_that_is_not_there() {
+    let missing = Launch::program(script("psd")).arg("999999999").finish();
+    missing.expect_code(1).expect_output("");
+    assert_eq!(missing.stderr.text(), "psd: look at 999999999: no such process\n");
+}
+
+#[test]
+fn monitor_status_shows_the_table() {
+    let runtime = tempfile::tempdir().unwrap();
+    let run = Launch::program(nproxy_path())
+        .args(["sleep", "100"])
+        .env("NPROXY_RUNTIME_DIR", runtime.path())
+        .start();
+    let socket = runtime.path().join(format!("nproxy/{}.sock", run.pid()));
+    proc::until("the socket", || socket.exists().then_some(()));
+    let shown = Launch::program(script("monitor-status.sh"))
+        .words("--count 2 --interval 0.01")
+        .env("NPROXY_RUNTIME_DIR", runtime.path())
+        .finish();
+    shown.expect_code(0);
+    assert_eq!(shown.stdout.text().matches("sleep 100").count(), 2, "{}", shown.stdout.text());
+}
+
+#[test]
+fn nproxy_run_knows_its_modes() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |mode: &str| {
+        let run = Launch::program(script("nproxy-run.sh"))
+            .directory(directory.path())
+            .args([mode, "printf", "\\033[31mred\\033[m\\n"])
+            .finish();
+        run.expect_code(0);
+        run
+    };
+    run("pass").expect_output("\x1b[31mred\x1b[m\n");
+    run("strip").expect_output("red\n");
+    let stamped = run("clean").stdout.text();
+    assert!(stamped.starts_with("[20") && stamped.ends_with("] red\n"), "{stamped}");
+    run("stats").expect_output("\x1b[31mred\x1b[m\n");
+    run("log").expect_output("\x1b[31mred\x1b[m\n");
+    assert_eq!(fs::read_to_string(directory.path().join("printf.log")).unwrap(), "red\n");
+    let failed =
+        Launch::program(script("nproxy-run.sh")).words("pass sh -c").arg("exit 7").finish();
+    failed.expect_code(7);
+}
+
+#[test]
+fn what_is_installed_can_be_uninstalled() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("root");
+    let install = |flags: &str| {
+        let run = Launch::program(script("install"))
+            .arg("--destdir")
+            .arg(&root)
+            .arg("--binary")
+            .arg(nproxy_path())
+            .words(flags)
+            .finish();
+        run.expect_code(0).expect_silent();
+    };
+    install("");
+    install("");
+    for place in ["bin/nproxy", "share/man/man1/nproxy.1", "share/zsh/site-functions/_nproxy"] {
+        assert!(root.join("usr/local").join(place).is_file(), "{place}");
+    }
+    let version = Launch::program(root.join("usr/local/bin/nproxy")).arg("--version").finish();
+    version.expect_code(0);
+    fs::write(root.join("usr/local/bin/other"), "").unwrap();
+    install("--uninstall");
+    let left = Launch::program("find").arg(&root).words("-not -type d").finish();
+    assert_eq!(left.stdout.text(), format!("{}\n", root.join("usr/local/bin/other").display()));
+    assert!(!root.join("usr/local/share").exists());
+}

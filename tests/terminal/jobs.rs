@@ -1,0 +1,221 @@
+//! Under an interactive shell: the command's group is stopped and continued with nproxy's job.
+
+use std::path::Path;
+
+use tempfile::tempdir;
+
+use crate::console::{CTRL_BACKSLASH, CTRL_C, CTRL_D, CTRL_Z};
+use crate::harness::{Engine, on_both_engines};
+use crate::proc;
+use crate::terminal::Terminal;
+
+on_both_engines![
+    stop_and_foreground,
+    stop_and_background,
+    started_in_the_background,
+    background_without_the_terminal,
+    inner_shell_has_jobs_of_its_own,
+    killed_by_keys,
+    stopped_without_notice,
+    time_limit,
+];
+
+fn open(engine: Engine, directory: &Path) -> Terminal {
+    Terminal::open_with(engine, directory, "auto", "--noediting")
+}
+
+/// The child of the monitor of a running nproxy.
+#[track_caller]
+fn grandchild(nproxy: i32) -> i32 {
+    let monitor = proc::until("a monitor", || proc::children(nproxy).first().copied());
+    proc::only_child(monitor)
+}
+
+#[track_caller]
+fn wait_for_states(pids: [i32; 2], stopped: bool) {
+    proc::until_or(
+        "both to stop or go on",
+        || pids.iter().all(|pid| (proc::state(*pid) == 'T') == stopped).then_some(()),
+        || pids.map(proc::describe).join("; "),
+    );
+}
+
+fn stop_and_foreground(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let mut terminal = open(engine, directory.path());
+    let before = terminal.modes();
+    terminal.enter("nproxy tr a-z A-Z");
+    let nproxy = terminal.shell.process("nproxy tr");
+    let both = [nproxy, grandchild(nproxy)];
+    for round in 1..=2 {
+        terminal.press(CTRL_Z);
+        terminal.wait_for_prompt();
+        wait_for_states(both, true);
+        assert_eq!(terminal.modes(), before);
+        terminal.run("jobs");
+        terminal.screen.wait_for("Stopped", 2 * round);
+        terminal.enter("fg");
+        wait_for_states(both, false);
+    }
+    terminal.enter("typed after fg");
+    terminal.press(CTRL_D);
+    terminal.wait_for_prompt();
+    terminal.screen.wait_for("TYPED AFTER FG", 1);
+    terminal.run("echo status=$?");
+    terminal.screen.wait_for("status=0", 1);
+    assert_eq!(terminal.modes(), before);
+    terminal.close();
+}
+
+fn stop_and_background(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let mut terminal = open(engine, directory.path());
+    terminal.enter("nproxy bash -c 'until [ -e go ]; do sleep 0.01; done; echo wo''ken'");
+    let nproxy = terminal.shell.process("nproxy bash");
+    let both = [nproxy, grandchild(nproxy)];
+    terminal.press(CTRL_Z);
+    terminal.wait_for_prompt();
+    wait_for_states(both, true);
+    terminal.run("bg");
+    wait_for_states(both, false);
+    terminal.enter("touch go; wait; echo status=$?");
+    terminal.screen.wait_for("status=0", 1);
+    terminal.screen.wait_for("woken", 1);
+    terminal.wait_for_prompt();
+    terminal.close();
+}
+
+/// A reader in the background stops, as the bare one does; in the foreground it gets its lines, with their echo,
+/// although the shell's line editor had set modes of its own when nproxy started.
+fn started_in_the_background(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let mut terminal = Terminal::open_with(engine, directory.path(), "auto", "--norc");
+    terminal.run("nproxy tr a-z A-Z &");
+    let nproxy = terminal.shell.process("nproxy tr");
+    let both = [nproxy, grandchild(nproxy)];
+    wait_for_states(both, true);
+    for round in 1..=2 {
+        terminal.enter("fg");
+        wait_for_states(both, false);
+        terminal.enter("echo and line");
+        terminal.screen.wait_for("echo and line", round);
+        terminal.screen.wait_for("ECHO AND LINE", round);
+        terminal.press(CTRL_Z);
+        terminal.wait_for_prompt();
+        wait_for_states(both, true);
+        terminal.run("bg");
+        // It reads again, in the background.
+        wait_for_states(both, true);
+    }
+    let busy = proc::cpu_time(nproxy);
+    terminal.run("sleep 0.3");
+    let spent = proc::cpu_time(nproxy) - busy;
+    assert!(spent.as_millis() < 20, "{spent:?} of CPU while stopped");
+    terminal.enter("fg");
+    wait_for_states(both, false);
+    terminal.press(CTRL_D);
+    terminal.wait_for_prompt();
+    terminal.run("echo status=$?");
+    terminal.screen.wait_for("status=0", 1);
+    terminal.close();
+}
+
+/// What does not read runs on in the background, and Ctrl-C ends it once it is in the foreground.
+fn background_without_the_terminal(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let mut terminal = open(engine, directory.path());
+    terminal.run("nproxy sleep 65 &");
+    let nproxy = terminal.shell.process("nproxy sleep");
+    let both = [nproxy, grandchild(nproxy)];
+    let busy = proc::cpu_time(nproxy);
+    terminal.run("sleep 0.3");
+    wait_for_states(both, false);
+    let spent = proc::cpu_time(nproxy) - busy;
+    assert!(spent.as_millis() < 20, "{spent:?} of CPU in the background");
+    terminal.enter("fg");
+    terminal.screen.wait_for("nproxy sleep 65\r\n", 1);
+    // The shell hands the terminal over after it has said so.
+    proc::until("the foreground", || (terminal.foreground() == nproxy).then_some(()));
+    terminal.press(CTRL_C);
+    terminal.wait_for_prompt();
+    terminal.screen.wait_for("^C", 1);
+    terminal.run("echo status=$?");
+    terminal.screen.wait_for("status=130", 1);
+    terminal.close();
+}
+
+fn inner_shell_has_jobs_of_its_own(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let mut terminal = open(engine, directory.path());
+    terminal.run("nproxy bash --norc --noprofile --noediting");
+    terminal.enter("sleep 66");
+    let sleeper = terminal.shell.process("sleep 66");
+    terminal.press(CTRL_Z);
+    terminal.wait_for_prompt();
+    assert_eq!(proc::state(sleeper), 'T');
+    terminal.screen.wait_for("Stopped", 1);
+    terminal.enter("fg");
+    proc::until("it to go on", || (proc::state(sleeper) != 'T').then_some(()));
+    terminal.press(CTRL_C);
+    terminal.wait_for_prompt();
+    terminal.run("echo inner=$?");
+    terminal.screen.wait_for("inner=130", 1);
+    terminal.run("exit 3");
+    terminal.run("echo status=$?");
+    terminal.screen.wait_for("status=3", 1);
+    terminal.close();
+}
+
+fn killed_by_keys(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let mut terminal = open(engine, directory.path());
+    let before = terminal.modes();
+    for (key, status) in [(CTRL_C, 130), (CTRL_BACKSLASH, 131)] {
+        terminal.enter(&format!("ulimit -c 0; nproxy sleep {status}"));
+        let nproxy = terminal.shell.process(&format!("nproxy sleep {status}"));
+        grandchild(nproxy);
+        proc::until("raw mode", || (terminal.modes() != before).then_some(()));
+        terminal.press(key);
+        terminal.wait_for_prompt();
+        terminal.run("echo status=$?");
+        terminal.screen.wait_for(&format!("status={status}"), 1);
+    }
+    terminal.close();
+}
+
+/// SIGSTOP leaves nproxy no time to give the terminal back. The shell sets its own modes; after fg all is well.
+fn stopped_without_notice(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let mut terminal = open(engine, directory.path());
+    let before = terminal.modes();
+    terminal.enter("nproxy tr a-z A-Z");
+    let nproxy = terminal.shell.process("nproxy tr");
+    grandchild(nproxy);
+    proc::until("raw mode", || (terminal.modes() != before).then_some(()));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(nproxy), nix::sys::signal::SIGSTOP)
+        .expect("alive");
+    terminal.wait_for_prompt();
+    terminal.run("stty sane; stty echo");
+    terminal.enter("fg");
+    proc::until("it to go on", || (proc::state(nproxy) != 'T').then_some(()));
+    terminal.enter("after fg");
+    terminal.screen.wait_for("AFTER FG", 1);
+    terminal.press(CTRL_D);
+    terminal.wait_for_prompt();
+    terminal.run("echo status=$?");
+    terminal.screen.wait_for("status=0", 1);
+    terminal.close();
+}
+
+/// timeout(1) sends TERM and CONT to a command that it may have put into the background.
+fn time_limit(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let mut terminal = open(engine, directory.path());
+    let before = terminal.modes();
+    terminal.run("timeout 0.3 nproxy cat; echo status=$?");
+    terminal.screen.wait_for("status=124", 1);
+    terminal.run("sh -c 'timeout 0.3 nproxy cat; echo sta''tus=$?'");
+    terminal.screen.wait_for("status=124", 2);
+    assert_eq!(terminal.modes(), before);
+    terminal.close();
+}

@@ -1,0 +1,214 @@
+//! What is typed, what is shown of it, how large the terminal is; and the terminal that goes away.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::tempdir;
+
+use crate::console::{CTRL_D, CTRL_Q, CTRL_S, Console};
+use crate::harness::{Engine, Launch, on_both_engines, peer_path};
+use crate::proc;
+use crate::terminal::{Terminal, open_leader};
+
+on_both_engines![
+    passwords_are_not_shown,
+    pasted_text_is_what_the_bare_terminal_keeps,
+    sizes_are_passed_on_once,
+    pause_stops_output_only,
+    idle_costs_nothing,
+    terminal_lost,
+    typed_ahead_for_the_shell,
+    streams_that_are_the_terminal,
+];
+
+fn passwords_are_not_shown(engine: Engine) {
+    let script = "stty -echo; printf 'password: '; read word; stty echo; echo; echo got $word";
+    let mut console = Console::nproxy(engine, &["sh", "-c", script]);
+    console.screen.wait_for("password: ", 1);
+    console.press("secret\n");
+    console.screen.wait_for("got secret\r\n", 1);
+    assert_eq!(console.text(), "password: \r\ngot secret\r\n");
+    console.run.finish().expect_code(0);
+}
+
+/// 64 KiB in lines, and one line that is longer than a terminal's line can be.
+fn pasted_text_is_what_the_bare_terminal_keeps(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let lines: String = (0..2048).map(|row| format!("{row:030}\n")).collect();
+    let long = "x".repeat(6000) + "\n";
+    for (name, text) in [("lines", lines), ("long", long)] {
+        let kept = |console: &mut Console, file: &str| {
+            proc::until("the reader", || {
+                let path = directory.path().join(file);
+                path.exists().then_some(())
+            });
+            console.press(&text);
+            console.press(CTRL_D);
+            console.wait_for_end();
+            fs::read(directory.path().join(file)).expect("what was kept")
+        };
+        let path = |file: &str| format!("cat > {}", directory.path().join(file).display());
+        let bare = format!("{name}.bare");
+        let ours = format!("{name}.nproxy");
+        let mut console = Console::bare(&["sh", "-c", &path(&bare)]);
+        let expected = kept(&mut console, &bare);
+        let mut console = Console::nproxy(engine, &["sh", "-c", &path(&ours)]);
+        console.wait_until_taken();
+        let got = kept(&mut console, &ours);
+        assert_eq!(got.len(), expected.len(), "{name}");
+        assert!(got == expected, "{name}");
+    }
+}
+
+/// One signal for each new size, and none where there is no new one.
+fn sizes_are_passed_on_once(engine: Engine) {
+    let mut console =
+        Console::nproxy(engine, &["sh", "-c", "stty size; while :; do read x; stty size; done"]);
+    console.wait_until_taken();
+    console.screen.wait_for("25 81\r\n", 1);
+    for row in 30..=33 {
+        console.resize(row, 90);
+        proc::until("the new size", || {
+            console.press("\n");
+            std::thread::sleep(Duration::from_millis(10));
+            console.text().contains(&format!("{row} 90\r\n")).then_some(())
+        });
+    }
+    let console = Console::nproxy(engine, &["peer", "signals"]);
+    console.wait_until_taken();
+    console.screen.wait_for("ready", 1);
+    for row in 30..=33 {
+        console.resize(row, 90);
+        console.screen.wait_for("WINCH kernel", usize::from(row) - 29);
+    }
+    console.resize(33, 90);
+    for end in [nix::sys::signal::SIGUSR1, nix::sys::signal::SIGUSR2] {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(console.run.pid()), end).expect("alive");
+    }
+    let screen = console.screen;
+    console.run.finish().expect_code(0);
+    let text = screen.so_far().text();
+    assert_eq!(text.matches("WINCH").count(), 4, "{text}");
+    assert_eq!(text.matches("USR1").count(), 1, "{text}");
+}
+
+/// Waits until nothing has been written for a while; how much it was until then.
+#[track_caller]
+fn wait_for_pause(console: &Console) -> u64 {
+    let mut last = (0, std::time::Instant::now());
+    proc::until("the output to pause", || {
+        let now = console.screen.so_far().digest.bytes;
+        if now != last.0 {
+            last = (now, std::time::Instant::now());
+        }
+        (last.1.elapsed() > Duration::from_millis(300)).then_some(now)
+    })
+}
+
+/// Ctrl-S holds back what the child writes there. Its stderr, signals and its end are none of that.
+fn pause_stops_output_only(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let log = directory.path().join("log");
+    let script = format!(
+        "exec 2> {}; trap 'echo caught >&2' USR1; (while :; do echo tick; sleep 0.01; done) & \
+         while :; do sleep 0.05; done",
+        log.display()
+    );
+    let mut console = Console::nproxy(engine, &["bash", "-c", &script]);
+    console.wait_until_taken();
+    console.screen.wait_for("tick", 3);
+    console.press(CTRL_S);
+    wait_for_pause(&console);
+    let signal = |signal| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(console.run.pid()), signal)
+            .expect("alive");
+    };
+    signal(nix::sys::signal::SIGUSR1);
+    proc::until("the signal", || fs::read_to_string(&log).ok()?.contains("caught").then_some(()));
+    let paused = wait_for_pause(&console);
+    console.press(CTRL_Q);
+    console.screen.wait_for_bytes(paused + 12);
+    console.press(CTRL_S);
+    let signal = nix::sys::signal::SIGTERM;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(console.run.pid()), signal).expect("alive");
+    console.wait_for_end();
+    assert_eq!(console.modes(), console.before);
+}
+
+fn idle_costs_nothing(engine: Engine) {
+    // What watching memory costs is tested where that is.
+    let mut console = Console::nproxy(engine, &["--monitor=off", "cat"]);
+    let (monitor, _) = console.wait_until_taken();
+    let spent = || proc::cpu_time(console.run.pid()) + proc::cpu_time(monitor);
+    let mut last = spent();
+    proc::until("it to settle", || {
+        std::thread::sleep(Duration::from_millis(100));
+        std::mem::replace(&mut last, spent()).eq(&spent()).then_some(())
+    });
+    let before = spent();
+    std::thread::sleep(Duration::from_secs(2));
+    let idle = spent() - before;
+    assert!(idle < Duration::from_millis(1), "{idle:?} of CPU in two idle seconds");
+    console.press(CTRL_D);
+    console.run.finish().expect_code(0);
+}
+
+/// The window is closed: the child gets its SIGHUP, nproxy ends, nothing stays.
+fn terminal_lost(engine: Engine) {
+    for script in ["cat", "trap 'exit 0' HUP; while :; do sleep 0.02; done"] {
+        let (leader, path) = open_leader();
+        let running = Launch::program(peer_path())
+            .arg("with")
+            .arg(format!("tty={path}"))
+            .args(["--", "nproxy", "--engine", engine.name(), "bash", "-c", script])
+            .in_our_group()
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .start();
+        let monitor = proc::until("a monitor", || proc::children(running.pid()).first().copied());
+        proc::only_child(monitor);
+        drop(leader);
+        let ended = running.finish();
+        // A sleep of the loop may outlive its shell by a moment.
+        proc::until("nothing to be left", || {
+            ended.left.iter().all(|pid| matches!(proc::state(*pid), 'X' | 'Z')).then_some(())
+        });
+    }
+}
+
+/// What the command has not read is the shell's, as it would be without nproxy.
+fn typed_ahead_for_the_shell(engine: Engine) {
+    let allowed = fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti");
+    if allowed.is_ok_and(|value| value.trim() == "0") && !nix::unistd::geteuid().is_root() {
+        crate::harness::skip("this kernel lets nobody type for others (dev.tty.legacy_tiocsti)");
+        return;
+    }
+    let directory = tempdir().expect("directory");
+    let mut terminal = Terminal::open_with(engine, directory.path(), "auto", "--noediting");
+    let before = terminal.modes();
+    terminal.enter("nproxy sh -c 'read one; until [ -e go ]; do sleep 0.01; done'");
+    proc::until("raw mode", || (terminal.modes() != before).then_some(()));
+    terminal.enter("for the command");
+    terminal.enter("echo ahead=$((6 * 7))");
+    terminal.enter("echo again=$((7 * 7))");
+    terminal.screen.wait_for("again=", 1);
+    fs::write(directory.path().join("go"), "").expect("go");
+    terminal.screen.wait_for("ahead=42", 1);
+    terminal.screen.wait_for("again=49", 1);
+    for _ in 0..3 {
+        terminal.wait_for_prompt();
+    }
+    assert_eq!(terminal.modes(), before);
+    terminal.close();
+}
+
+/// All three are the child's terminal, the same one, and nothing else is open.
+fn streams_that_are_the_terminal(engine: Engine) {
+    let script = "test \"$(readlink /proc/self/fd/0)\" = \"$(readlink /proc/$$/fd/2)\" && \
+                  test -t 1 && tty > /dev/null && echo $TERM $(ps -o stat= -p $$)";
+    let console = Console::nproxy(engine, &["sh", "-c", script]);
+    // In the foreground of its session, but not its leader.
+    console.screen.wait_for("dumb S+\r\n", 1);
+    console.run.finish().expect_code(0);
+}

@@ -1,0 +1,217 @@
+//! The same keys to the bare program and to the wrapped one, in a terminal emulator: the screens are the same.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::tempdir;
+
+use crate::harness::{Engine, need, nproxy_path, on_both_engines};
+
+on_both_engines![editor, pager, pager_behind_a_pipe, interpreter, shell];
+
+/// How long a screen has to be the same for it to be the answer to a key.
+const SETTLED: Duration = Duration::from_millis(400);
+
+/// A tmux server of its own, with one window.
+struct Window {
+    socket: PathBuf,
+}
+
+impl Window {
+    fn open(engine: Engine, directory: &Path, wrapper: &str) -> Window {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let window = Window { socket: directory.join(format!("tmux-{number}")) };
+        let bin = nproxy_path().parent().expect("directory of nproxy").display().to_string();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let shell = format!(
+            "cd {}; exec env PATH={bin}:{path} NPROXY_ENGINE={} PS1='> ' W={wrapper} HISTFILE= LESS= \
+             bash --norc --noprofile -i",
+            directory.display(),
+            engine.name()
+        );
+        let sizes = ["new-session", "-d", "-x", "80", "-y", "24"];
+        window.tmux(&[&sizes[..], &[&shell]].concat());
+        window
+    }
+
+    fn tmux(&self, words: &[&str]) -> String {
+        let output = Command::new("tmux")
+            .args(["-f", "/dev/null", "-S"])
+            .arg(&self.socket)
+            .args(words)
+            .env_remove("TMUX")
+            .output()
+            .expect("tmux");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn screen(&self) -> String {
+        let text = self.tmux(&["capture-pane", "-p", "-e"]);
+        text + &self.tmux(&["display-message", "-p", "#{cursor_x},#{cursor_y} #{alternate_on}"])
+    }
+
+    /// The screen once it has come to rest.
+    fn settled(&self) -> String {
+        let started = Instant::now();
+        let mut last = (self.screen(), Instant::now());
+        while last.1.elapsed() < SETTLED && started.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(50));
+            let now = self.screen();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+        }
+        last.0
+    }
+
+    /// The same, but not before `expected` is there.
+    #[track_caller]
+    fn settled_with(&self, expected: &str) -> String {
+        let waited = || format!("{expected:?} on the screen");
+        crate::proc::until_or(
+            &waited(),
+            || self.screen().contains(expected).then_some(()),
+            || self.screen(),
+        );
+        self.settled()
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
+}
+
+/// A key or line to send, or a new size, and what has to show before the screens are compared.
+enum Step<'s> {
+    Keys(&'s [&'s str], &'s str),
+    Size(&'s str, &'s str, &'s str),
+}
+
+/// Runs the steps bare and wrapped, and compares the screen after each.
+#[track_caller]
+fn compare(engine: Engine, steps: &[Step<'_>]) {
+    if !need(&["tmux", "-V"]) {
+        return;
+    }
+    let shots: Vec<Vec<String>> = ["env", "nproxy"]
+        .into_iter()
+        .map(|wrapper| {
+            let directory = tempdir().expect("directory");
+            let lines: String = (1..200).map(|line| format!("line {line} of the file\n")).collect();
+            std::fs::write(directory.path().join("file"), lines).expect("file");
+            let window = Window::open(engine, directory.path(), wrapper);
+            window.settled_with(">");
+            steps
+                .iter()
+                .map(|step| {
+                    let expected = match step {
+                        Step::Keys(keys, expected) => {
+                            window.tmux(&[&["send-keys"], *keys].concat());
+                            expected
+                        }
+                        Step::Size(columns, rows, expected) => {
+                            window.tmux(&["resize-window", "-x", columns, "-y", rows]);
+                            expected
+                        }
+                    };
+                    window.settled_with(expected)
+                })
+                .collect()
+        })
+        .collect();
+    for (number, (bare, wrapped)) in shots[0].iter().zip(&shots[1]).enumerate() {
+        assert!(bare == wrapped, "step {number}\nbare:\n{bare}\nwrapped:\n{wrapped}");
+    }
+}
+
+fn editor(engine: Engine) {
+    if !need(&["vim", "--version"]) {
+        return;
+    }
+    compare(
+        engine,
+        &[
+            Step::Keys(&["$W vim -u NONE -N '+set ttimeout ttm=10' file", "Enter"], "line 23 of"),
+            Step::Keys(&["j", "j", "d", "d", "i", "HELLO", "Escape"], "HELLOline 4"),
+            Step::Size("70", "15", "HELLOline 4"),
+            Step::Keys(&["G"], "line 199"),
+            Step::Keys(&["C-z"], "Stopped"),
+            Step::Keys(&["fg", "Enter"], "line 199"),
+            Step::Keys(&[":wq", "Enter"], "vim -u NONE -N '+set ttimeout ttm=10' file\n>"),
+            Step::Keys(&["echo status=$?; head -n 4 file", "Enter"], "HELLOline 4"),
+        ],
+    );
+}
+
+fn pager(engine: Engine) {
+    compare(
+        engine,
+        &[
+            Step::Keys(&["$W less file", "Enter"], "line 23 of"),
+            Step::Keys(&["Space"], "line 46 of"),
+            Step::Size("70", "15", ":"),
+            Step::Keys(&["/line 150", "Enter"], "line 150"),
+            Step::Keys(&["C-z"], "Stopped"),
+            Step::Keys(&["fg", "Enter"], "line 150"),
+            Step::Keys(&["q"], "less file\n>"),
+            Step::Keys(&["echo status=$?", "Enter"], "status=0"),
+        ],
+    );
+}
+
+fn pager_behind_a_pipe(engine: Engine) {
+    compare(
+        engine,
+        &[
+            Step::Keys(&["seq -f 'row %g.' 300 | $W less", "Enter"], "row 23."),
+            Step::Keys(&["Space"], "row 46."),
+            Step::Keys(&["C-z"], "Stopped"),
+            Step::Keys(&["fg", "Enter"], "row 46."),
+            Step::Keys(&["G"], "row 300."),
+            Step::Keys(&["q"], "W less\n>"),
+            Step::Keys(&["echo status=$?", "Enter"], "status=0"),
+        ],
+    );
+}
+
+fn interpreter(engine: Engine) {
+    if !need(&["python3", "--version"]) {
+        return;
+    }
+    compare(
+        engine,
+        &[
+            Step::Keys(&["$W python3 -q", "Enter"], ">>>"),
+            Step::Keys(&["import time; print(6*7); time.sleep(60)", "Enter"], "\n42"),
+            Step::Keys(&["C-c"], "KeyboardInterrupt"),
+            Step::Size("60", "20", ">>>"),
+            Step::Keys(&["import os; os.get_terminal_size()", "Enter"], "columns=60, lines=20"),
+            Step::Keys(&["C-d"], "\n>"),
+            Step::Keys(&["echo status=$?", "Enter"], "status=0"),
+        ],
+    );
+}
+
+fn shell(engine: Engine) {
+    compare(
+        engine,
+        &[
+            Step::Keys(&["$W bash --norc --noprofile -i", "Enter"], "-i\n>"),
+            Step::Keys(&["stty size", "Enter"], "24 80"),
+            Step::Keys(&["cat", "Enter"], "cat"),
+            Step::Keys(&["C-z"], "Stopped"),
+            Step::Keys(&["fg", "Enter"], "fg\ncat"),
+            Step::Keys(&["C-c"], "^C"),
+            Step::Keys(&["echo inner=$?", "Enter"], "inner=130"),
+            Step::Size("60", "20", "inner"),
+            Step::Keys(&["stty size", "Enter"], "20 60"),
+            Step::Keys(&["exit 5", "Enter"], "exit\n>"),
+            Step::Keys(&["echo status=$?", "Enter"], "status=5"),
+        ],
+    );
+}
