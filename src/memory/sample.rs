@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use nix::unistd::{SysconfVar, getpgrp, getpid, getsid, sysconf};
+use nix::unistd::{SysconfVar, getpgrp, getpid, getppid, getsid, sysconf};
 
 /// What is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,9 @@ const KEPT_OPEN: usize = 256;
 /// More new numbers than this, and listing `/proc` is cheaper than trying each.
 const TRIED_SINGLY: u32 = 16;
 
+/// Takes in orphans where nobody nearer does.
+const INIT: u32 = 1;
+
 /// Reads how much memory is in use.
 #[derive(Debug)]
 pub struct Sampler {
@@ -51,7 +54,10 @@ pub struct Sampler {
     strangers: HashSet<u32>,
     /// `/proc/loadavg`, or nothing if it cannot be read.
     forks: Option<File>,
+    /// Where the numbers stood at the last sample, and at the one before. A number is given out a moment
+    /// before its process can be found, so each is looked for in two samples.
     last_pid: u32,
+    settled_pid: u32,
 }
 
 /// A process that counts.
@@ -109,6 +115,7 @@ impl Sampler {
             // Whatever the child has started by now has a larger number, or is found at the next turn of
             // the numbers.
             last_pid: root,
+            settled_pid: root,
         };
         if let Some(stat) = stat {
             sampler.adopt(root, stat);
@@ -161,7 +168,8 @@ impl Sampler {
             self.strangers.clear();
             return self.look_at(listed());
         };
-        let seen = std::mem::replace(&mut self.last_pid, last);
+        let before = std::mem::replace(&mut self.last_pid, last);
+        let seen = std::mem::replace(&mut self.settled_pid, before);
         if last == seen {
             return;
         }
@@ -209,8 +217,12 @@ impl Sampler {
 
 impl Kin {
     /// Whether a process with this stat is the child's although its parent ended before we saw it: it is
-    /// in the child's session and younger, its new parent is outside of the session, and it is in a
+    /// in the child's session and younger, its new parent is one that takes in orphans, and it is in a
     /// process group of the tree if the session is not the child's own.
+    ///
+    /// Who takes in orphans cannot be read anywhere. It is surely ourselves, and whoever is outside of the
+    /// session. Process 1 inside of it is (a container's), unless it started us: then what it has besides
+    /// may be our neighbours.
     fn is_orphan(&self, stat: &Stat, parents: &mut HashMap<u32, bool>) -> bool {
         if stat.session != self.session || stat.start < self.start {
             return false;
@@ -218,9 +230,9 @@ impl Kin {
         let grouped = self.own_session
             || self.groups.contains(&stat.group)
             || stat.group == getpgrp().as_raw() as u32;
-        let own = getpid().as_raw() as u32;
         grouped
-            && (stat.parent == own
+            && (stat.parent == getpid().as_raw() as u32
+                || stat.parent == INIT && getppid().as_raw() as u32 != INIT
                 || *parents.entry(stat.parent).or_insert_with(|| {
                     Stat::read(stat.parent).is_none_or(|parent| parent.session != self.session)
                 }))
@@ -303,13 +315,16 @@ fn is_process(pid: u32) -> bool {
 mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
-    /// A shell that runs what is written to it, line by line.
+    /// A shell that runs what is written to it, line by line, in a session of its own: whoever takes in its
+    /// orphans is outside, wherever the tests run.
     fn shell() -> Child {
         let piped = || Stdio::piped();
-        Command::new("sh").stdin(piped()).stdout(piped()).spawn().expect("start sh")
+        let mut shell = Command::new("setsid");
+        shell.arg("sh").stdin(piped()).stdout(piped()).spawn().expect("start sh")
     }
 
     /// Lets the shell do something and waits until it has.
@@ -333,6 +348,7 @@ mod tests {
     fn grandchildren_and_orphans_count_until_they_end() {
         let mut child = shell();
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        tell(&mut child, &mut out, "echo started");
         let mut sampler = Sampler::new(Scope::Tree, child.id());
         assert!(sampler.resident() > 0);
         assert_eq!(sampler.processes(), 1);
@@ -349,15 +365,40 @@ mod tests {
         )
         .expect("kill");
         tell(&mut child, &mut out, "kill $!; wait; echo done");
-        while Stat::read(orphan).is_some_and(|stat| stat.resident_pages > 0) {
-            std::thread::yield_now();
-        }
         let _ = child.kill();
         let _ = child.wait();
-        while sampler.processes() > 1 {
-            sampler.resident();
+        // A killed process goes when it next runs, and whoever took the orphan in may leave it a zombie.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while sampler.resident() > 0 || sampler.processes() > 1 {
+            assert!(Instant::now() < deadline, "still there: {:?}", sampler.members);
+            std::thread::yield_now();
         }
-        assert!(sampler.resident() == 0);
+    }
+
+    #[test]
+    fn an_orphan_among_neighbours_is_told_by_its_group_its_age_and_its_new_parent() {
+        let kin = Kin {
+            pids: HashSet::from([100]),
+            groups: HashSet::from([100]),
+            session: 50,
+            own_session: false,
+            start: 1000,
+        };
+        let (inside, outside) = (60, 70);
+        let mut parents = HashMap::from([(INIT, false), (inside, false), (outside, true)]);
+        let orphan =
+            Stat { parent: outside, group: 100, session: 50, start: 1001, resident_pages: 1 };
+        let mut is_orphan = |stat: Stat| kin.is_orphan(&stat, &mut parents);
+        assert!(is_orphan(orphan));
+        assert!(is_orphan(Stat { parent: std::process::id(), ..orphan }));
+        assert!(!is_orphan(Stat { parent: inside, ..orphan }), "somebody's child");
+        assert!(!is_orphan(Stat { session: 51, ..orphan }), "another session");
+        assert!(!is_orphan(Stat { start: 999, ..orphan }), "older than the child");
+        assert!(!is_orphan(Stat { group: 55, ..orphan }), "another job of the same shell");
+        assert_eq!(
+            is_orphan(Stat { parent: INIT, ..orphan }),
+            std::os::unix::process::parent_id() != 1
+        );
     }
 
     #[test]
