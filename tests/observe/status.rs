@@ -91,10 +91,8 @@ fn ten_sessions_are_listed_until_they_end(engine: Engine) {
 
     let killed = runs.remove(3);
     let pid = killed.pid();
-    let child = proc::only_child(pid);
     killed.signal(Signal::SIGKILL);
     killed.finish().expect_signal(Signal::SIGKILL);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), Signal::SIGKILL).unwrap();
     assert!(socket(&runtime, pid).exists(), "nobody has cleaned yet");
     assert_eq!(sessions(&runtime).len(), 9);
     assert!(!socket(&runtime, pid).exists(), "the dead socket is gone");
