@@ -3,11 +3,12 @@
 //!
 //! Each transfer costs the same however little it moves, and takes the lock of the pipe that the
 //! producer is writing into. While transfers come close together and move little of what the pipe holds,
-//! a short wait lets more gather: as long as the stream takes to fill half a pipe, no longer than the
-//! limit. Waiting has to pay, or it ends and is tried again ever more rarely. It pays if transfers become
-//! clearly larger (those of a slow writer of lines do not) and the stream no slower (a ping-pong, or any
-//! producer that waits for its consumer, becomes so). Both are judged over a few transfers together,
-//! because any single one may have waited for a processor. The first byte after silence never waits.
+//! a short wait lets more gather: as long as the stream takes to fill three quarters of a pipe, no longer
+//! than the limit. A pipe that is quite full would make the producer wait. Waiting has to pay, or it ends
+//! and is tried again ever more rarely. It pays if transfers become clearly larger (those of a slow writer
+//! of lines do not) and the stream no slower (a ping-pong, or any producer that waits for its consumer,
+//! becomes so). Both are judged over a few transfers together, because any single one may have waited for
+//! a processor. The first byte after silence never waits.
 //! Pure: time is handed in.
 
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 const BUSY: Duration = Duration::from_millis(1);
 /// A wait shorter than this gathers less than it costs.
 const SHORTEST: Duration = Duration::from_micros(10);
+/// How much of what a pipe holds a transfer is to find.
+const FILL: f64 = 0.75;
 /// How many transfers with a wait are judged together.
 const TRIAL: u32 = 8;
 /// How many transfers pass without a wait before one is tried; doubles up to the second figure each time
@@ -32,6 +35,8 @@ pub struct Pace {
     wait: Duration,
     /// How long the present or next rest is, in transfers.
     rest: u32,
+    /// Waiting has paid since the last rest.
+    proven: bool,
     /// Transfers since waiting began, ended or was last judged.
     window: Window,
     /// The last rest: what waiting has to beat.
@@ -72,6 +77,7 @@ impl Pace {
             limit,
             wait: Duration::ZERO,
             rest: REST,
+            proven: false,
             window: Window::default(),
             free: Window::default(),
             last: None,
@@ -93,7 +99,7 @@ impl Pace {
                 let wait = self.first_wait(capacity);
                 self.change(wait);
             }
-        } else if self.window.transfers >= TRIAL || self.is_hopeless() {
+        } else if self.window.transfers >= TRIAL || !self.proven && self.is_hopeless() {
             let wait = self.next_wait(capacity);
             self.change(wait);
         }
@@ -101,6 +107,7 @@ impl Pace {
     }
 
     fn change(&mut self, wait: Duration) {
+        self.proven = !self.wait.is_zero() && !wait.is_zero();
         self.wait = wait;
         self.window = Window::default();
     }
@@ -108,11 +115,8 @@ impl Pace {
     /// After a rest: the wait to try.
     fn first_wait(&mut self, capacity: u32) -> Duration {
         self.free = self.window;
-        if self.free.mean() >= u64::from(capacity) / 4 {
-            return Duration::ZERO;
-        }
-        let half_a_pipe = f64::from(capacity) / 2.0 / self.free.rate().max(1.0);
-        self.allowed(half_a_pipe)
+        let missing = FILL * f64::from(capacity) - self.free.mean() as f64;
+        self.allowed(missing.max(0.0) / self.free.rate().max(1.0))
     }
 
     /// After some transfers with a wait: how long the next ones are, if it paid.
@@ -122,7 +126,7 @@ impl Pace {
             return Duration::ZERO;
         }
         self.rest = REST;
-        let wanted = f64::from(capacity) / 2.0 / self.window.mean() as f64;
+        let wanted = FILL * f64::from(capacity) / self.window.mean() as f64;
         self.allowed(self.wait.as_secs_f64() * wanted.clamp(0.5, 2.0))
     }
 
@@ -181,12 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_gathers_half_a_pipe_and_no_more() {
+    fn a_wait_gathers_most_of_a_pipe_and_no_more() {
         let long = Duration::from_millis(100);
         let waits = run(&mut Pace::new(long), 400, steady);
         let last = *waits.last().expect("400 of them");
         let gathered = steady(last + Duration::from_micros(10));
-        assert!((PIPE / 5 * 2..PIPE / 5 * 3).contains(&gathered), "{gathered} bytes in {last:?}");
+        assert!((PIPE / 10 * 6..PIPE / 10 * 9).contains(&gathered), "{gathered} bytes in {last:?}");
     }
 
     #[test]
@@ -226,6 +230,16 @@ mod tests {
             pace.after(steady(passed), PIPE, now);
         }
         assert!(!pace.wait.is_zero());
+    }
+
+    /// The relay was not given a processor, or the producer was not: one such transfer says nothing.
+    #[test]
+    fn one_small_and_late_transfer_does_not_end_what_has_paid() {
+        let mut pace = Pace::new(LIMIT);
+        run(&mut pace, 100, steady);
+        assert!(pace.proven);
+        let late = pace.last.expect("it has begun") + pace.wait + Duration::from_micros(500);
+        assert!(!pace.after(64 << 10, PIPE, late).is_zero());
     }
 
     #[test]
