@@ -25,6 +25,9 @@ use super::slots::Slots;
 const ENTRIES: u32 = 32;
 /// Size of the table of registered buffers: more than the relays of a session use.
 const REGISTERED_BUFFERS: u32 = 16;
+/// What a user may lock is shared by all processes of that user, and rings take from it too: a buffer is
+/// registered only where this many more would fit.
+const SPARE_BUFFERS: u32 = 3;
 /// "Use and advance the file's own position", for reads, writes and splices alike.
 const FILE_POSITION: u64 = u64::MAX;
 
@@ -96,26 +99,40 @@ impl Uring {
     pub(super) fn register(&mut self, buffer: &mut Buffer) {
         let submitter = self.ring.0.submitter();
         if matches!(self.buffers, Registered::Unused) {
-            self.buffers = match submitter.register_buffers_sparse(REGISTERED_BUFFERS) {
-                Ok(()) => Registered::Table(0),
-                Err(_) => Registered::Refused,
-            };
+            let table = submitter.register_buffers_sparse(REGISTERED_BUFFERS);
+            let fits = table.is_ok() && self.has_spare(buffer);
+            self.buffers = if fits { Registered::Table(0) } else { Registered::Refused };
         }
         let Registered::Table(used) = self.buffers else { return };
         if u32::from(used) == REGISTERED_BUFFERS {
             return;
         }
-        let memory = buffer.bytes_mut();
-        let iovec = libc::iovec { iov_base: memory.as_mut_ptr().cast(), iov_len: memory.len() };
-        // SAFETY: the kernel pins these pages. They are only used through `ReadFixed` and `WriteFixed`,
-        // whose operations own the buffer until they complete; a pinned page outlives our freeing it.
-        match unsafe { submitter.register_buffers_update(u32::from(used), &[iovec], None) } {
+        match self.set_entry(used.into(), Some(buffer)) {
             Ok(()) => {
                 buffer.index = Some(used);
                 self.buffers = Registered::Table(used + 1);
             }
             Err(_) => self.buffers = Registered::Refused,
         }
+    }
+
+    /// Whether some more buffers of this size could be locked. Each entry of the table counts for itself,
+    /// also if it names the same memory.
+    fn has_spare(&self, buffer: &mut Buffer) -> bool {
+        let entries = 0..=SPARE_BUFFERS;
+        let fits = entries.clone().all(|entry| self.set_entry(entry, Some(buffer)).is_ok());
+        let emptied = entries.map(|entry| self.set_entry(entry, None)).all(|result| result.is_ok());
+        fits && emptied
+    }
+
+    /// Fills an entry of the table of registered buffers, or empties it.
+    fn set_entry(&self, entry: u32, buffer: Option<&mut Buffer>) -> io::Result<()> {
+        let memory = buffer.map_or(&mut [][..], Buffer::bytes_mut);
+        let base = if memory.is_empty() { std::ptr::null_mut() } else { memory.as_mut_ptr() };
+        let iovec = libc::iovec { iov_base: base.cast(), iov_len: memory.len() };
+        // SAFETY: the kernel pins these pages. They are only used through `ReadFixed` and `WriteFixed`,
+        // whose operations own the buffer until they complete; a pinned page outlives our freeing it.
+        unsafe { self.ring.0.submitter().register_buffers_update(entry, &[iovec], None) }
     }
 
     pub(super) fn submit(&mut self, token: Token, mut op: Op) -> io::Result<()> {
