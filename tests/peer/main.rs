@@ -13,6 +13,7 @@ mod memory;
 mod pages;
 mod payload;
 mod pingpong;
+mod runtime;
 mod setting;
 mod witness;
 
@@ -37,6 +38,8 @@ streams
   discard [BLOCK]                      read stdin to its end and look at nothing
   corpus NAME BYTES                    text for filters: dense, plain, utf8, build-log or lines
   pingpong ROUNDS COMMAND...           64-byte round trips through a relay; print p50 and p99
+  tokio-copy                           stdin to stdout by tokio::io::copy_buf, both pipes
+  tokio-uring-copy                     stdin to stdout by tokio-uring's read and write
 pages
   vmsplice-page PAGES                  vmsplice pages to stdout; change them at a line on stdin
   vmsplice-write BYTES                 BYTES to stdout by vmsplice
@@ -98,6 +101,8 @@ fn run(role: &str, arguments: Vec<OsString>) -> Outcome {
         "vmsplice-write" => pages::write(arguments),
         "splice-read" => pages::read(),
         "splice-loop" => pages::relay(),
+        "tokio-copy" => runtime::tokio(),
+        "tokio-uring-copy" => runtime::tokio_uring(),
         "fds" => witness::fds(),
         "dispositions" => witness::dispositions(),
         "signals" => witness::signals(arguments),
