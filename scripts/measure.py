@@ -100,23 +100,32 @@ def finish(children, limit):
     return [ended[child.pid] for child in children]
 
 
+def start(commands):
+    """Starts a pipeline, its reader first, so that nothing waits for a process to be made. Returns its processes in
+    the order of the commands, and when its writer was started."""
+    children = []
+    sink = None
+    began = 0.0
+    for index in reversed(range(len(commands))):
+        source, feed = os.pipe() if index > 0 else (None, None)
+        began = time.perf_counter()
+        children.append(Child(commands[index], stdin=source, stdout=sink))
+        for fd in (source, sink):
+            if fd is not None:
+                os.close(fd)
+        sink = feed
+    return children[::-1], began
+
+
 def flow(writer, relay, reader, limit):
     """Runs writer | relay | reader, without the middle one if `relay` is None.
 
-    The clock starts with the writer, when the others are there already. Returns the seconds until the
-    reader has ended, and what writer, relay and reader came to; no relay came to nothing.
+    Returns the seconds from the writer's start until the reader has ended, and what writer, relay and reader came
+    to; no relay came to nothing.
     """
-    to_relay, from_writer = os.pipe()
-    to_reader, from_relay = os.pipe() if relay else (os.dup(to_relay), os.dup(from_writer))
-    children = [Child(reader, stdin=to_reader)]
-    if relay:
-        children.append(Child(relay, stdin=to_relay, stdout=from_relay))
-    start = time.perf_counter()
-    children.append(Child(writer, stdout=from_writer))
-    for fd in (to_relay, from_writer, to_reader, from_relay):
-        os.close(fd)
+    children, began = start([writer, relay, reader] if relay else [writer, reader])
     ended = finish(children, limit)
-    return ended[0].at - start, ended[-1], ended[1] if relay else None, ended[0]
+    return ended[-1].at - began, ended[0], ended[1] if relay else None, ended[-1]
 
 
 def output_of(argv, limit=120):
@@ -215,8 +224,8 @@ def version_of(argv):
         return argv[0]
 
 
-def machine(versions):
-    """Where figures come from: machine, kernel, load at this moment, versions."""
+def machine(versions, load=None):
+    """Where figures come from: machine, kernel, load (at this moment, if none is given), versions."""
     cpu = memory = "unknown"
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
@@ -230,10 +239,10 @@ def machine(versions):
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True, check=False,
     ).stdout.strip()
-    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    load = " ".join(f"{value:.1f}" for value in (os.getloadavg() if load is None else [load]))
     lines = [
         f"* {cpu}, {len(os.sched_getaffinity(0))} processors, {memory}; {system.sysname} {system.release}",
-        f"* {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; load averages at the start: {load}",
+        f"* {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; load at the start: {load}",
         f"* nproxy at {revision or 'an unknown revision'}; " + "; ".join(versions),
     ]
     return "\n".join(lines) + "\n"

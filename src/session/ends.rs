@@ -21,6 +21,15 @@ fn outlives(relay: &Relay) -> bool {
     relay.ended().is_none() && relay.place().is_first()
 }
 
+/// Who else holds the source of a relay.
+fn holder_of_source(relay: &Relay, charge: &Charge<'_>) -> Option<Holder> {
+    let held = match (relay.source_kind(), &charge.terminal) {
+        (Kind::Leader, Some(terminal)) => Held::Terminal(terminal.device()),
+        _ => Held::Pipe(fstat(relay.source()?.fd()).ok()?.st_ino),
+    };
+    job::holder_of(held)
+}
+
 impl Session<'_> {
     /// After the child's end: leaves every pipe that others hold open and say nothing on.
     pub(super) fn leave_what_is_silent(
@@ -42,15 +51,16 @@ impl Session<'_> {
         if !all_silent {
             return Ok(());
         }
-        let both = self.relays.iter_mut().zip(&mut self.notes);
-        for (relay, note) in both.filter(|(relay, _)| outlives(relay)) {
-            let inode = relay.source().and_then(|end| fstat(end.fd()).ok()).map(|s| s.st_ino);
-            let held = match (relay.source_kind(), &charge.terminal) {
-                (Kind::Leader, Some(terminal)) => Some(Held::Terminal(terminal.device())),
-                _ => inode.map(Held::Pipe),
-            };
-            note.holder = held.and_then(job::holder_of);
-            relay.leave(&mut self.ring)?;
+        let left = self.relays.iter().enumerate().filter(|(_, relay)| outlives(relay));
+        let holders: Vec<(usize, Option<Holder>)> =
+            left.map(|(index, relay)| (index, holder_of_source(relay, charge))).collect();
+        // One that is on its way out says nothing more, and its end of the pipe goes with it.
+        if holders.iter().any(|(_, holder)| holder.as_ref().is_some_and(|holder| holder.exiting)) {
+            return Ok(());
+        }
+        for (index, holder) in holders {
+            self.notes[index].holder = holder;
+            self.relays[index].leave(&mut self.ring)?;
         }
         Ok(())
     }

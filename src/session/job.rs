@@ -1,7 +1,9 @@
 //! Where nproxy stands in the shell's job control, and who else holds a pipe.
 
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::str::FromStr;
 
 use nix::unistd::{Pid, getpgid, getpgrp, getppid, getsid};
 
@@ -23,10 +25,15 @@ pub(super) fn group_is_orphaned() -> bool {
 }
 
 fn parent_of(pid: Pid) -> Option<Pid> {
+    stat_field(pid, 4).map(Pid::from_raw)
+}
+
+/// A field of `/proc/PID/stat`, by its number in proc_pid_stat(5): the fourth or a later one.
+fn stat_field<T: FromStr>(pid: impl Display, number: usize) -> Option<T> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // "pid (name) state parent …": the name may hold spaces and parentheses, so read from its end.
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
+    fields.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
 /// A process that holds a pipe or a terminal open.
@@ -34,6 +41,8 @@ fn parent_of(pid: Pid) -> Option<Pid> {
 pub(super) struct Holder {
     pub(super) pid: u32,
     pub(super) command: String,
+    /// It has ended and is about to let go.
+    pub(super) exiting: bool,
 }
 
 /// What somebody else may hold open.
@@ -51,7 +60,7 @@ pub(super) fn holder_of(held: Held) -> Option<Holder> {
     let pids = fs::read_dir("/proc").ok()?.flatten();
     let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let pid = pids.find(|pid| *pid != own && holds(*pid, held))?;
-    Some(Holder { pid, command: command_of(pid) })
+    Some(Holder { pid, command: command_of(pid), exiting: is_exiting(pid) })
 }
 
 fn holds(pid: u32, held: Held) -> bool {
@@ -63,6 +72,12 @@ fn holds(pid: u32, held: Held) -> bool {
         (Held::Terminal(device), libc::S_IFCHR) => file.rdev() == device,
         _ => false,
     })
+}
+
+fn is_exiting(pid: u32) -> bool {
+    /// Of the kernel's task flags (include/linux/sched.h).
+    const PF_EXITING: u32 = 4;
+    stat_field(pid, 9).is_some_and(|flags: u32| flags & PF_EXITING != 0)
 }
 
 fn command_of(pid: u32) -> String {
