@@ -198,8 +198,11 @@ impl Relay {
             Path::Buffered(_) => capacity.min(text::BUFFER as u32),
             _ => capacity,
         };
-        let watch = match to {
-            Kind::Pipe | Kind::Socket => Watch::Due,
+        let watch = match (from, to) {
+            // A pipe's writer learns that its reader has left when it writes. At a pty it would have to be told, so
+            // that has to wait until it does write.
+            (Kind::Leader, _) => Watch::Over,
+            (_, Kind::Pipe | Kind::Socket) => Watch::Due,
             _ => Watch::Over,
         };
         let link = Link {

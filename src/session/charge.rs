@@ -6,8 +6,8 @@ use std::time::Instant;
 use nix::poll::PollFlags;
 
 use super::child::{self, Change, Child};
-use super::signals::{Arrival, Signals};
-use super::terminal::Terminal;
+use super::signals::{Arrival, Signals, Whom};
+use super::terminal::{Keys, Terminal};
 use super::watch::Watch;
 use super::{job, notice};
 use crate::config::{Config, ForwardTo, Wrap};
@@ -24,6 +24,10 @@ pub(super) struct Charge<'c> {
     pub(super) signals: Signals,
     /// Signals that came and have not been told of.
     pub(super) arrivals: Vec<(Instant, Arrival)>,
+    /// Signals that somebody wanted the child at its own terminal to have: no key has sent them.
+    pub(super) asked_for: Vec<i32>,
+    /// The key whose signal the child at its own terminal has died of.
+    pub(super) ended_by_key: Option<i32>,
     signals_polled: bool,
     news_polled: bool,
 }
@@ -43,6 +47,8 @@ impl<'c> Charge<'c> {
             terminal,
             signals,
             arrivals: Vec::new(),
+            asked_for: Vec::new(),
+            ended_by_key: None,
             signals_polled: false,
             news_polled: false,
         }
@@ -72,7 +78,15 @@ impl<'c> Charge<'c> {
     /// What was meant for the child is void now; what comes from here on is meant for nproxy. While our terminal is
     /// raw, signals still come through the loop, which puts the terminal right before it dies of one.
     pub(super) fn release_signals(&mut self) {
-        while self.signals.next().is_some() {}
+        while let Some(arrival) = self.signals.next() {
+            let key =
+                arrival.from_terminal && matches!(arrival.signal, libc::SIGINT | libc::SIGQUIT);
+            if key
+                && self.terminal.as_ref().is_some_and(|terminal| terminal.keys() == Keys::OnDemand)
+            {
+                self.child.was_overtaken_by(arrival.signal);
+            }
+        }
         if !self.terminal.as_ref().is_some_and(Terminal::is_taken) {
             self.signals.release();
         }
@@ -137,7 +151,10 @@ impl<'c> Charge<'c> {
             libc::SIGCHLD => child::reap_orphans(&self.child),
             libc::SIGCONT => self.resume(),
             signal if arrival.from_terminal => self.pass_key_on(signal),
-            signal => self.child.signal(signal),
+            signal => {
+                self.asked_for.push(signal);
+                self.child.signal(signal);
+            }
         }
     }
 
@@ -174,7 +191,7 @@ impl<'c> Charge<'c> {
 
     fn stop_with_child(&self, signal: i32) {
         if !job::group_is_orphaned() {
-            self.signals.stop_self(signal);
+            self.signals.stop(Whom::Ourselves, signal);
         }
     }
 

@@ -20,6 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
 
 use super::confine::{Confinement, NOT_ENTERED, NOT_LIMITED};
+use super::job;
 use super::monitor::{Ground, Monitor, News, Order, Report, Target};
 use super::signals::Inheritance;
 use crate::config::{ForwardTo, Wrap};
@@ -93,6 +94,8 @@ pub(super) struct Child {
     pub(super) stopped: bool,
     /// Stops and continues that have not been told of.
     pub(super) changes: Vec<(Instant, Change)>,
+    /// A key's signal that it was sent and has no handler for.
+    fatal: Option<i32>,
     exit: Option<Exit>,
 }
 
@@ -164,6 +167,7 @@ impl Child {
             forward_to: wrap.forward_to,
             stopped: false,
             changes: Vec::new(),
+            fatal: None,
             exit: None,
         }
     }
@@ -224,6 +228,9 @@ impl Child {
                 News::Report(Report::Told) => changes.push_back(Change::Told),
                 News::Report(Report::Ended(exit)) => {
                     self.exit = Some(exit);
+                    if let Some(signal) = self.fatal {
+                        self.was_overtaken_by(signal);
+                    }
                     return Ok(self.exit);
                 }
                 News::Report(Report::Started(_) | Report::Refused(_) | Report::Unseated(_)) => {}
@@ -289,13 +296,16 @@ impl Child {
     }
 
     /// Sends the child's group a signal, as a key at our terminal does. The other processes of a pipeline
-    /// get theirs at this moment, and the child must not have the time to see their end first: it gets its
+    /// get theirs at this moment, and the child should not have the time to see their end first: it gets its
     /// own from here where the kernel lets us (PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9), or from the monitor.
-    pub(super) fn signal_group(&self, signal: i32) {
+    pub(super) fn signal_group(&mut self, signal: i32) {
         const PROCESS_GROUP: libc::c_uint = 1 << 2;
         let Origin::Monitored(reported) = &self.origin else { return };
         if self.exit.is_some() {
             return;
+        }
+        if matches!(signal, libc::SIGINT | libc::SIGQUIT) && job::dies_of(self.pid(), signal) {
+            self.fatal = Some(signal);
         }
         let sent = reported.pidfd.as_ref().is_some_and(|pidfd| {
             let no_info = std::ptr::null::<libc::siginfo_t>();
@@ -305,6 +315,14 @@ impl Child {
         });
         if !sent {
             reported.monitor.order(Order::Signal(signal, Target::Group));
+        }
+    }
+
+    /// A key's signal would have ended the child, which ended by itself in that moment: it saw what the same key
+    /// did to the other processes of its pipeline. Beside them it would have died of the signal.
+    pub(super) fn was_overtaken_by(&mut self, signal: i32) {
+        if let Some(Exit::Status(_)) = self.exit {
+            self.exit = Some(Exit::Signal(signal));
         }
     }
 

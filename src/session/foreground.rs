@@ -8,11 +8,15 @@
 use std::time::{Duration, Instant};
 
 use super::charge::Charge;
-use super::child::Change;
+use super::child::{Change, Exit};
 use super::job;
 use super::monitor::Ground;
+use super::signals::Whom;
 use super::terminal::{Keys, Stop, Terminal};
 use crate::relay::{End, Kind, Place, Relay, Stream};
+
+/// How long a child may take to die of a key.
+const KEY_TAKES_EFFECT: Duration = Duration::from_secs(5);
 
 /// How long a stopped child's last output may keep us from stopping too.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
@@ -78,11 +82,30 @@ impl Charge<'_> {
             return;
         }
         terminal.give_back();
-        self.signals.stop_self(stop.signal);
+        let whom = match stop.signal {
+            libc::SIGSTOP => Whom::Ourselves,
+            signal if self.asked_for.contains(&signal) => Whom::Ourselves,
+            _ => Whom::OurGroup,
+        };
+        self.asked_for.retain(|signal| *signal != stop.signal);
+        self.signals.stop(whom, stop.signal);
         terminal.stop = None;
         if !self.signals.continue_is_pending() {
             // The kernel did not stop us after all.
             self.resume();
+        }
+    }
+
+    /// The child has died of what a key does (Ctrl-C, Ctrl-\\): at the terminal itself the key would have reached our
+    /// group too, the script or make(1) that has started us. `key_came` says when the last key was read.
+    pub(super) fn follow_key(&mut self, key_came: Option<Instant>, now: Instant) {
+        let Some(Exit::Signal(signal @ (libc::SIGINT | libc::SIGQUIT))) = self.child.exit() else {
+            return;
+        };
+        let taken = self.terminal.as_ref().is_some_and(Terminal::is_taken);
+        let recent = key_came.is_some_and(|at| now < at + KEY_TAKES_EFFECT);
+        if taken && recent && !self.asked_for.contains(&signal) {
+            self.ended_by_key = Some(signal);
         }
     }
 

@@ -80,6 +80,17 @@ fn is_exiting(pid: u32) -> bool {
     stat_field(pid, 9).is_some_and(|flags: u32| flags & PF_EXITING != 0)
 }
 
+/// Whether a signal that kills by default would kill this process: it neither handles nor ignores it.
+pub(super) fn dies_of(pid: u32, signal: i32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let has = |field: &str| {
+        let sets = status.lines().filter_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
+        sets.filter_map(|set| u64::from_str_radix(set, 16).ok())
+            .any(|set| set >> (signal - 1) & 1 == 1)
+    };
+    !has("SigCgt") && !has("SigIgn") && !has("SigBlk")
+}
+
 fn command_of(pid: u32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());

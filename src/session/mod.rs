@@ -149,6 +149,9 @@ fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
         exit => exit,
     };
     session.conclude(exit, Some(&charge.watch));
+    if let Some(signal) = charge.ended_by_key {
+        signals::tell_group(signal);
+    }
     Ok(match (exit, wrap.signal_exit) {
         (Exit::Signal(_), SignalExit::Code) => Exit::Status(exit.code()),
         (exit, _) => exit,
@@ -338,8 +341,12 @@ impl<'c> Session<'c> {
 
     /// The child is gone: nobody reads its stdin, and its other streams have a time limit from now.
     fn child_ended(&mut self, charge: &mut Charge<'c>) -> io::Result<()> {
-        charge.release_signals();
         let now = Instant::now();
+        let keys = self.relays.iter().zip(&self.notes);
+        let mut keys = keys.filter(|(relay, _)| foreground::carries_keys(relay));
+        let key = keys.find(|(relay, _)| relay.counters().taken > 0);
+        charge.follow_key(key.map(|(_, note)| note.silent_since), now);
+        charge.release_signals();
         if let Some(exit) = charge.child.exit() {
             charge.watch.child_ended(exit, &mut self.relays, now);
             self.memory_is_over(now);

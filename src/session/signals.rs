@@ -44,6 +44,15 @@ pub(super) struct Signals {
     sigchld_was_ignored: bool,
 }
 
+/// Who is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// All of our process group: a key would have reached them all, had the terminal not been raw.
+    OurGroup,
+    /// This process alone.
+    Ourselves,
+}
+
 /// What the kernel says of one signal that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Arrival {
@@ -84,10 +93,11 @@ impl Signals {
             let info = self.source.read_signal().ok().flatten()?;
             let own = info.ssi_code <= 0 && info.ssi_pid == std::process::id();
             if !own {
-                return Some(Arrival {
-                    signal: info.ssi_signo as i32,
-                    from_terminal: info.ssi_code == libc::SI_KERNEL,
-                });
+                let signal = info.ssi_signo as i32;
+                // A timer that was set before exec(2) is ours alone: the kernel speaks, but to nobody else.
+                let timer = matches!(signal, libc::SIGALRM | libc::SIGVTALRM | libc::SIGPROF);
+                let from_terminal = info.ssi_code == libc::SI_KERNEL && !timer;
+                return Some(Arrival { signal, from_terminal });
             }
         }
     }
@@ -124,12 +134,17 @@ impl Signals {
     }
 
     /// Stops this process by `signal` until it is continued, with the signal's default effect.
-    pub(super) fn stop_self(&self, signal: i32) {
+    pub(super) fn stop(&self, whom: Whom, signal: i32) {
         let stop = if is_ignored(signal) { libc::SIGSTOP } else { signal };
         let mut only = SigSet::empty();
         add(&mut only, stop);
-        // SAFETY: raise(3) and the mask change have no memory effects; no handler is installed.
-        unsafe { libc::raise(stop) };
+        // SAFETY: kill(2) and raise(3) have no memory effects; no handler is installed.
+        unsafe {
+            match whom {
+                Whom::OurGroup if stop == signal => libc::kill(0, signal),
+                Whom::OurGroup | Whom::Ourselves => libc::raise(stop),
+            }
+        };
         // Blocked until now, it takes effect here, and this returns when SIGCONT comes.
         let _ = only.thread_unblock();
         if stop != libc::SIGTTIN && stop != libc::SIGTTOU {
@@ -157,6 +172,14 @@ impl Inheritance {
         set_disposition(libc::SIGCHLD, handler(self.ignore_sigchld))?;
         self.mask.thread_set_mask()
     }
+}
+
+/// Sends our process group the signal that a key would have sent it, had the terminal not been raw. It has no effect
+/// on this process.
+pub(super) fn tell_group(signal: i32) {
+    let _ = set_disposition(signal, SigHandler::SigIgn);
+    // SAFETY: kill(2) has no memory effects.
+    unsafe { libc::kill(0, signal) };
 }
 
 /// Dies by `signal`, without a core dump: the child has left its own. Returns only if the signal does

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::tempdir;
 
-use crate::harness::{Engine, Launch, Running, on_both_engines};
+use crate::harness::{Engine, Launch, Running, need, on_both_engines};
 use crate::proc;
 
 /// `nproxy peer signals`, ready to receive; the child's pid with it.
@@ -65,6 +65,7 @@ on_both_engines![
     signal_after_the_child,
     group,
     filter,
+    a_timer_from_before_exec,
 ];
 
 fn forwarded_once(engine: Engine) {
@@ -316,4 +317,15 @@ fn started_filter(engine: Engine) -> (Running, std::io::PipeWriter) {
     writeln!(keyboard, "line").expect("line");
     run.stdout.as_ref().expect("captured").wait_for("line\n", 1);
     (run, keyboard)
+}
+
+/// An alarm(2) survives exec(2) but not fork(2): the child never had it, and it is not the terminal's doing.
+fn a_timer_from_before_exec(engine: Engine) {
+    if !need(&["perl", "-e", "1"]) {
+        return;
+    }
+    Launch::shell(engine, "exec perl -e 'alarm 1; exec @ARGV' nproxy sleep 60")
+        .finish()
+        .expect_signal(Signal::SIGALRM)
+        .expect_silent();
 }

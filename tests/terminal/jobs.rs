@@ -18,6 +18,9 @@ on_both_engines![
     killed_by_keys,
     stopped_without_notice,
     time_limit,
+    keys_reach_the_script_around,
+    a_script_around_stops_and_goes_on,
+    somebody_elses_signal_stays_the_commands,
 ];
 
 fn open(engine: Engine, directory: &Path) -> Terminal {
@@ -32,11 +35,11 @@ fn grandchild(nproxy: i32) -> i32 {
 }
 
 #[track_caller]
-fn wait_for_states(pids: [i32; 2], stopped: bool) {
+fn wait_for_states(pids: &[i32], stopped: bool) {
     proc::until_or(
         "both to stop or go on",
         || pids.iter().all(|pid| (proc::state(*pid) == 'T') == stopped).then_some(()),
-        || pids.map(proc::describe).join("; "),
+        || pids.iter().copied().map(proc::describe).collect::<Vec<_>>().join("; "),
     );
 }
 
@@ -50,12 +53,12 @@ fn stop_and_foreground(engine: Engine) {
     for round in 1..=2 {
         terminal.press(CTRL_Z);
         terminal.wait_for_prompt();
-        wait_for_states(both, true);
+        wait_for_states(&both, true);
         assert_eq!(terminal.modes(), before);
         terminal.run("jobs");
         terminal.screen.wait_for("Stopped", 2 * round);
         terminal.enter("fg");
-        wait_for_states(both, false);
+        wait_for_states(&both, false);
     }
     terminal.enter("typed after fg");
     terminal.press(CTRL_D);
@@ -75,9 +78,9 @@ fn stop_and_background(engine: Engine) {
     let both = [nproxy, grandchild(nproxy)];
     terminal.press(CTRL_Z);
     terminal.wait_for_prompt();
-    wait_for_states(both, true);
+    wait_for_states(&both, true);
     terminal.run("bg");
-    wait_for_states(both, false);
+    wait_for_states(&both, false);
     terminal.enter("touch go; wait; echo status=$?");
     terminal.screen.wait_for("status=0", 1);
     terminal.screen.wait_for("woken", 1);
@@ -93,26 +96,26 @@ fn started_in_the_background(engine: Engine) {
     terminal.run("nproxy tr a-z A-Z &");
     let nproxy = terminal.shell.process("nproxy tr");
     let both = [nproxy, grandchild(nproxy)];
-    wait_for_states(both, true);
+    wait_for_states(&both, true);
     for round in 1..=2 {
         terminal.enter("fg");
-        wait_for_states(both, false);
+        wait_for_states(&both, false);
         terminal.enter("echo and line");
         terminal.screen.wait_for("echo and line", round);
         terminal.screen.wait_for("ECHO AND LINE", round);
         terminal.press(CTRL_Z);
         terminal.wait_for_prompt();
-        wait_for_states(both, true);
+        wait_for_states(&both, true);
         terminal.run("bg");
         // It reads again, in the background.
-        wait_for_states(both, true);
+        wait_for_states(&both, true);
     }
     let busy = proc::cpu_time(nproxy);
     terminal.run("sleep 0.3");
     let spent = proc::cpu_time(nproxy) - busy;
     assert!(spent.as_millis() < 20, "{spent:?} of CPU while stopped");
     terminal.enter("fg");
-    wait_for_states(both, false);
+    wait_for_states(&both, false);
     terminal.press(CTRL_D);
     terminal.wait_for_prompt();
     terminal.run("echo status=$?");
@@ -129,7 +132,7 @@ fn background_without_the_terminal(engine: Engine) {
     let both = [nproxy, grandchild(nproxy)];
     let busy = proc::cpu_time(nproxy);
     terminal.run("sleep 0.3");
-    wait_for_states(both, false);
+    wait_for_states(&both, false);
     let spent = proc::cpu_time(nproxy) - busy;
     assert!(spent.as_millis() < 20, "{spent:?} of CPU in the background");
     terminal.enter("fg");
@@ -217,5 +220,85 @@ fn time_limit(engine: Engine) {
     terminal.run("sh -c 'timeout 0.3 nproxy cat; echo sta''tus=$?'");
     terminal.screen.wait_for("status=124", 2);
     assert_eq!(terminal.modes(), before);
+    terminal.close();
+}
+
+/// A script that runs nproxy again and again, until it is interrupted.
+fn script_around(directory: &Path, trap: &str) {
+    let script =
+        format!("{trap}\nfor i in 1 2 3; do nproxy tail -f /dev/null; echo went on; done\n");
+    std::fs::write(directory.join("script"), script).expect("write");
+}
+
+/// Where nproxy has made the terminal raw, only it reads the key; the script is to be interrupted all the same.
+fn keys_reach_the_script_around(engine: Engine) {
+    let traps =
+        [("", "status=130"), ("trap 'exit 9' INT", "status=9"), ("trap '' QUIT", "status=130")];
+    for (trap, status) in traps {
+        for shell in ["bash", "sh"] {
+            let directory = tempdir().expect("directory");
+            script_around(directory.path(), trap);
+            let mut terminal = open(engine, directory.path());
+            let before = terminal.modes();
+            terminal.enter(&format!("{shell} script"));
+            let nproxy = terminal.shell.process("nproxy tail");
+            grandchild(nproxy);
+            proc::until("a raw terminal", || (terminal.modes() != before).then_some(()));
+            terminal.press(CTRL_C);
+            terminal.wait_for_prompt();
+            terminal.run("echo status=$?");
+            terminal.screen.wait_for(status, 1);
+            assert!(!terminal.screen.so_far().text().contains("went on"));
+            assert_eq!(terminal.modes(), before);
+            terminal.close();
+        }
+    }
+}
+
+fn a_script_around_stops_and_goes_on(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    script_around(directory.path(), "");
+    let mut terminal = open(engine, directory.path());
+    let before = terminal.modes();
+    terminal.enter("sh script");
+    let nproxy = terminal.shell.process("nproxy tail");
+    let all = [terminal.shell.process("sh script"), nproxy, grandchild(nproxy)];
+    proc::until("a raw terminal", || (terminal.modes() != before).then_some(()));
+    for round in 1..=2 {
+        terminal.press(CTRL_Z);
+        terminal.wait_for_prompt();
+        wait_for_states(&all, true);
+        terminal.run("jobs");
+        terminal.screen.wait_for("Stopped", 2 * round);
+        terminal.enter("fg");
+        wait_for_states(&all, false);
+    }
+    proc::until("a raw terminal", || (terminal.modes() != before).then_some(()));
+    terminal.press(CTRL_C);
+    terminal.wait_for_prompt();
+    terminal.close();
+}
+
+/// The same death without a key: the script goes on, as it would with the bare command.
+fn somebody_elses_signal_stays_the_commands(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    script_around(directory.path(), "");
+    let mut terminal = open(engine, directory.path());
+    let before = terminal.modes();
+    terminal.enter("sh script");
+    for round in 1..=2 {
+        let nproxy = terminal.shell.process("nproxy tail");
+        grandchild(nproxy);
+        proc::until("a raw terminal", || (terminal.modes() != before).then_some(()));
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(nproxy),
+            nix::sys::signal::Signal::SIGINT,
+        )
+        .expect("kill");
+        terminal.screen.wait_for("went on", round);
+    }
+    terminal.shell.process("nproxy tail");
+    terminal.press(CTRL_C);
+    terminal.wait_for_prompt();
     terminal.close();
 }
