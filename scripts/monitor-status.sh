@@ -43,7 +43,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-case $interval in *[!0-9.]* | '' | .) wrong "not a time: $interval" ;; esac
+case $interval in *[!0-9.]* | *.*.* | '' | .) wrong "not a time: $interval" ;; esac
 case $count in *[!0-9]* | '') wrong "not a number: $count" ;; esac
 
 looks=0

@@ -124,7 +124,7 @@ pub struct Cli {
     #[arg(long, value_enum, default_value_t, env = "NPROXY_TEE_FULL", hide_env = true)]
     pub tee_full: TeeFullName,
 
-    /// Exit with 125 if a tee file could not be written
+    /// Exit with 125 if a copy is not complete
     #[arg(long, value_parser = FalseyValueParser::new(), env = "NPROXY_TEE_STRICT", hide_env = true)]
     pub tee_strict: bool,
 

@@ -71,7 +71,7 @@ zsh\t''"
 complete -c nproxy -l group -d 'Run the command in a process group of its own, and forward signals to that group'
 complete -c nproxy -l line-numbers -d 'Number the lines'
 complete -c nproxy -l tee-append -d 'Append to tee files instead of emptying them'
-complete -c nproxy -l tee-strict -d 'Exit with 125 if a tee file could not be written'
+complete -c nproxy -l tee-strict -d 'Exit with 125 if a copy is not complete'
 complete -c nproxy -l banner -d 'Tell on stderr, at the start, what is run and watched'
 complete -c nproxy -l no-control -d 'No status socket: --status does not show this session'
 complete -c nproxy -s q -l quiet -d 'Only errors on stderr, no notices'

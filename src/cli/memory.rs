@@ -106,6 +106,12 @@ pub enum DegradeName {
 
 /// A size in bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
+    // An exponent is read as one, and 1e3 then is no unit but a thousand bytes: nobody means that.
+    if text.contains(['e', 'E'])
+        && text.trim_end_matches(['e', 'E', 'b', 'B', 'i']).contains(['e', 'E'])
+    {
+        return Err("expected a number and a unit, like 512M".to_owned());
+    }
     let bytes = parse_size::Config::new().with_binary().parse_size(text);
     match bytes.map_err(|error| error.to_string())? {
         0 => Err("has to be more than nothing".to_owned()),
@@ -115,8 +121,8 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 
 /// A size in bytes; a bare number is MiB, as in the variables' names.
 fn threshold(text: &str) -> Result<u64, String> {
-    let bare = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if bare { size(&format!("{text}M")) } else { size(text) }
+    let bare = !text.bytes().any(|byte| byte.is_ascii_alphabetic());
+    if bare && !text.is_empty() { size(&format!("{text}M")) } else { size(text) }
 }
 
 fn tick(text: &str) -> Result<Duration, String> {
@@ -137,6 +143,8 @@ mod tests {
     fn a_bare_threshold_is_in_mebibytes() {
         assert_eq!(threshold("512"), Ok(512 << 20));
         assert_eq!(threshold("512M"), Ok(512 << 20));
+        assert_eq!(threshold("1.5"), Ok(3 << 19));
+        assert_eq!(threshold("1_000"), Ok(1000 << 20));
         assert_eq!(threshold("1GiB"), Ok(1 << 30));
         assert_eq!(size("4096"), Ok(4096));
         for wrong in ["0", "0M", "", "5X", "-1", "99999999999999999999", "999999E"] {

@@ -11,9 +11,10 @@ use super::job::{Held, Holder};
 use super::{Session, job, notice};
 use crate::config::{Linger, TeeFailure};
 use crate::error::Error;
-use crate::relay::{End, Kind, OnFull, Place, Relay};
+use crate::relay::{End, Endpoint, Kind, OnFull, Place, Relay};
 
-/// How long a leg that may lose bytes can hold up the end of a run without taking any.
+/// How long a leg can hold up the end of a run without taking any bytes, if it may lose them or the run was asked to
+/// end by a signal.
 const STALLED_LEG: Duration = Duration::from_millis(200);
 
 /// Whether a relay takes bytes from the child's end of a stream, and that stream is still open.
@@ -65,24 +66,32 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// After the end of all streams: leaves legs that may lose bytes and take no more.
+    /// Leaves legs that take no more: those that may lose bytes after the end of all streams, and all of them once the
+    /// run was asked to end. A stream that a leg has held up then goes on without it.
     pub(super) fn leave_stalled_legs(&mut self, now: Instant) -> io::Result<()> {
-        if !self.only_droppable_legs_left() {
-            return Ok(());
-        }
-        for (relay, note) in self.relays.iter_mut().zip(&self.notes) {
-            if relay.ended().is_none() && now >= note.silent_since + STALLED_LEG {
+        let due: Vec<usize> =
+            self.stalling_legs().filter(|(_, at)| *at <= now).map(|(leg, _)| leg).collect();
+        for leg in due {
+            let relay = &mut self.relays[leg];
+            if relay.source().is_some_and(Endpoint::has_input) || !self.asked_to_end {
                 relay.stop(&mut self.ring)?;
+            } else {
+                self.notes[leg].silent_since = now;
             }
         }
         Ok(())
     }
 
-    fn only_droppable_legs_left(&self) -> bool {
+    /// The relays of legs that may be left, and when.
+    fn stalling_legs(&self) -> impl Iterator<Item = (usize, Instant)> {
         let open = || self.relays.iter().filter(|relay| relay.ended().is_none());
-        self.config.tee.on_full == OnFull::Drop
-            && open().count() > 0
-            && open().all(|relay| relay.place() == Place::Leg)
+        let is_leg = |relay: &Relay| relay.place() == Place::Leg;
+        let only_legs = self.config.tee.on_full == OnFull::Drop && open().all(is_leg);
+        let legs = self.relays.iter().zip(&self.notes).enumerate();
+        legs.filter(move |(_, (relay, _))| {
+            (only_legs || self.asked_to_end) && is_leg(relay) && relay.ended().is_none()
+        })
+        .map(|(leg, (_, note))| (leg, note.silent_since + STALLED_LEG))
     }
 
     /// How long the loop may sleep.
@@ -95,10 +104,7 @@ impl Session<'_> {
             }
         });
         let silence = linger.and_then(|limit| Some(self.silent_since()? + limit));
-        let stalled = self.relays.iter().zip(&self.notes).filter_map(|(relay, note)| {
-            let open = relay.ended().is_none() && self.only_droppable_legs_left();
-            open.then(|| note.silent_since + STALLED_LEG)
-        });
+        let stalled = self.stalling_legs().map(|(_, at)| at);
         let stop = charge.and_then(|charge| Some(charge.terminal.as_ref()?.stop?.deadline));
         let told = self.observation.deadline();
         let running = charge.filter(|charge| charge.child.exit().is_none());
@@ -117,12 +123,16 @@ impl Session<'_> {
 
     /// Tells, once, what the user should know of how a relay ended.
     pub(super) fn tell_ends(&mut self) {
-        for (relay, note) in self.relays.iter().zip(&mut self.notes) {
+        let streams = self.relays.iter().filter(|relay| relay.place() != Place::Leg).count();
+        for (index, (relay, note)) in self.relays.iter().zip(&mut self.notes).enumerate() {
             let Some(end) = relay.ended() else { continue };
             if note.told {
                 continue;
             }
             note.told = true;
+            if relay.place() == Place::Leg {
+                self.peers.finish(index - streams);
+            }
             let name = relay.stream().name();
             self.observation.ended(relay, end);
             match (end, relay.place()) {

@@ -33,6 +33,16 @@ const LARGEST: u64 = 1 << 20;
 /// # Errors
 /// When a session of that pid was asked for and there is none.
 pub fn inquire(inquiry: &Inquiry) -> Result<String, Error> {
+    if let Some(named) = named_directory() {
+        let tried = |error| Error::os(format!("look for sessions in {}", named.display()), error);
+        match fs::read_dir(&named) {
+            // There has been no session yet, but where it would be was named.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::metadata(named.parent().unwrap_or(&named)).map_err(tried)?;
+            }
+            found => drop(found.map_err(tried)?),
+        }
+    }
     let mut asked = Vec::new();
     for (directory, owner) in directories() {
         for (pid, path) in sockets(&directory) {

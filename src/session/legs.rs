@@ -1,6 +1,7 @@
 //! The extra destinations of a run: opened before anything starts, emptied only once the child runs.
 
 use std::fs::File;
+use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,10 +10,11 @@ use std::time::Instant;
 
 use nix::unistd::ftruncate;
 
+use super::peers::Peers;
 use super::streams::new_pipe;
 use crate::config::{Target, Tee, TeeOpen};
 use crate::error::Error;
-use crate::relay::{Course, Endpoint, Kind, Leg, Place, Stream, TextWork};
+use crate::relay::{Course, Endpoint, Kind, Leg, OnFull, Place, Stream, TextWork};
 use crate::text::strip::CursorVisibility;
 
 /// What the streams are copied into.
@@ -24,6 +26,8 @@ pub(super) struct Legs {
     pub(super) courses: Vec<Course>,
     /// Files to be emptied when the run has begun.
     pub(super) to_empty: Vec<OwnedFd>,
+    /// Whom they are connected to.
+    pub(super) peers: Peers,
 }
 
 impl Legs {
@@ -33,10 +37,10 @@ impl Legs {
     /// One that names the target that could not be opened.
     pub(super) fn open(tee: &Tee, started: Instant) -> Result<Legs, Error> {
         let mut legs = Legs::default();
-        for target in &tee.targets {
+        for (index, target) in tee.targets.iter().enumerate() {
             let name = target.to_string();
             let tried = |error| Error::os(format!("open {name}"), error);
-            let fd = open(target, tee.open).map_err(tried)?;
+            let fd = legs.open_target(index, target, tee).map_err(tried)?;
             let mut sink = Endpoint::sink(fd).map_err(|errno| tried(errno.into()))?;
             let opened_by_us = matches!(target, Target::Path(_));
             if sink.kind() == Kind::File && opened_by_us && tee.open == TeeOpen::Truncate {
@@ -76,29 +80,35 @@ impl Legs {
             .try_for_each(|file| ftruncate(file, 0))
             .map_err(|errno| Error::os("empty a tee file", errno))
     }
-}
 
-/// The sockets do not block: a splice that waits for its peer would keep the pipe before it locked, and
-/// whoever touches that pipe, the child by way of tee(2), could not even be killed meanwhile.
-fn open(target: &Target, how: TeeOpen) -> std::io::Result<OwnedFd> {
-    match target {
-        // Opening a FIFO waits for its reader, as `tee FIFO` does. Mode 0666 less the umask.
-        Target::Path(path) => {
-            let mut options = File::options();
-            options.write(true).create(true).custom_flags(libc::O_NOCTTY);
-            options.append(how == TeeOpen::Append);
-            Ok(options.open(path)?.into())
-        }
-        Target::Inherited(number, _) => super::streams::inherited(*number),
-        Target::Unix(path) => {
-            let socket = UnixStream::connect(path)?;
-            socket.set_nonblocking(true)?;
-            Ok(socket.into())
-        }
-        Target::Tcp(address) => {
-            let socket = TcpStream::connect(address)?;
-            socket.set_nonblocking(true)?;
-            Ok(socket.into())
+    /// The sockets do not block: a splice that waits for its peer would keep the pipe before it locked, and
+    /// whoever touches that pipe, the child by way of tee(2), could not even be killed meanwhile.
+    fn open_target(&mut self, index: usize, target: &Target, tee: &Tee) -> io::Result<OwnedFd> {
+        match target {
+            // Opening a FIFO waits for its reader, as `tee FIFO` does, unless nothing may hold the run up. Mode 0666
+            // less the umask.
+            Target::Path(path) => {
+                let mut options = File::options();
+                options.write(true).create(true).append(tee.open == TeeOpen::Append);
+                let waits = match tee.on_full {
+                    OnFull::Block => 0,
+                    OnFull::Drop => libc::O_NONBLOCK,
+                };
+                Ok(options.custom_flags(libc::O_NOCTTY | waits).open(path)?.into())
+            }
+            Target::Inherited(number, _) => super::streams::inherited(*number),
+            Target::Unix(path) => {
+                let socket = UnixStream::connect(path)?;
+                socket.set_nonblocking(true)?;
+                self.peers.add_unix(index, socket.try_clone()?);
+                Ok(socket.into())
+            }
+            Target::Tcp(address) => {
+                let socket = TcpStream::connect(address)?;
+                socket.set_nonblocking(true)?;
+                self.peers.add_tcp(index, socket.try_clone()?);
+                Ok(socket.into())
+            }
         }
     }
 }

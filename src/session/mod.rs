@@ -17,6 +17,7 @@ mod legs;
 mod monitor;
 pub(crate) mod notice;
 mod observation;
+mod peers;
 mod progress;
 mod signals;
 mod stages;
@@ -42,6 +43,7 @@ use job::Holder;
 use legs::Legs;
 use monitor::{Ground, Monitor};
 use observation::{Before, Observation};
+use peers::Peers;
 use signals::Signals;
 use startup::Inherited;
 use terminal::{Opened, Terminal};
@@ -79,12 +81,13 @@ fn filter(config: &Config) -> Result<Exit, Error> {
     let started = Instant::now();
     let legs = Legs::open(&config.tee, started)?;
     let courses = streams::for_filter(config, &legs.feeds, started)?;
-    let mut session = Session::open(config, started, courses, legs.courses)?;
+    let mut session = Session::open(config, started, courses, legs.courses, legs.peers)?;
     drop(legs.feeds);
     Legs::empty_files(legs.to_empty)?;
     session.begin(None);
     streams::release_standard_fds();
     session.relay_all(None)?;
+    session.peers.hear_out();
     let last = session.relays.iter().find(|relay| relay.place().is_last());
     let exit = match last.and_then(Relay::ended) {
         // As cat does: the reader that left is told of by the signal, unless that is ignored.
@@ -93,7 +96,7 @@ fn filter(config: &Config) -> Result<Exit, Error> {
             notice::error(&Error::os("write to stdout", Errno::EPIPE));
             Exit::Status(STATUS_FAILED)
         }
-        _ if session.lost => Exit::Status(STATUS_FAILED),
+        _ if session.lost || session.legs_fall_short() => Exit::Status(STATUS_FAILED),
         _ => Exit::Status(0),
     };
     session.conclude(exit, None);
@@ -118,7 +121,7 @@ fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
         }
         None => Ready::Own(streams.child, confinement),
     };
-    let mut session = Session::open(config, started, streams.courses, legs.courses)?;
+    let mut session = Session::open(config, started, streams.courses, legs.courses, legs.peers)?;
     let child = match ready {
         Ready::Own(streams, confinement) => {
             Child::spawn(wrap, streams, signals.inheritance(), confinement)?
@@ -141,11 +144,12 @@ fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
         terminal.adopt_modes();
     }
     charge.terminal.iter().for_each(Terminal::pass_on_unread);
+    session.peers.hear_out();
     // The screen is ours again: what is still to be said can be seen there.
     charge.terminal = None;
     session.tell_left();
     let exit = match charge.child.exit().unwrap_or(Exit::Status(STATUS_FAILED)) {
-        Exit::Status(0) if session.lost => Exit::Status(STATUS_FAILED),
+        Exit::Status(0) if session.lost || session.legs_fall_short() => Exit::Status(STATUS_FAILED),
         exit => exit,
     };
     session.conclude(exit, Some(&charge.watch));
@@ -178,6 +182,10 @@ struct Session<'c> {
     notes: Vec<Note>,
     /// Some bytes could not be delivered, and not because their reader left.
     lost: bool,
+    /// The command has ended by a signal that asks for an end.
+    asked_to_end: bool,
+    /// Whom legs are connected to.
+    peers: Peers,
     observation: Observation,
 }
 
@@ -198,6 +206,7 @@ impl<'c> Session<'c> {
         started: Instant,
         streams: Vec<Course>,
         legs: Vec<Course>,
+        peers: Peers,
     ) -> Result<Session<'c>, Error> {
         let observation = Observation::open(config, started)?;
         let courses = || streams.iter().chain(&legs);
@@ -215,7 +224,17 @@ impl<'c> Session<'c> {
         }
         let note = || Note { silent_since: started, holder: None, told: false };
         let notes = relays.iter().map(|_| note()).collect();
-        Ok(Session { config, started, ring, relays, notes, lost: false, observation })
+        Ok(Session {
+            config,
+            started,
+            ring,
+            relays,
+            notes,
+            lost: false,
+            asked_to_end: false,
+            peers,
+            observation,
+        })
     }
 
     /// The loop: until the child has ended and every stream from it.
@@ -348,6 +367,8 @@ impl<'c> Session<'c> {
         charge.follow_key(key.map(|(_, note)| note.silent_since), now);
         charge.release_signals();
         if let Some(exit) = charge.child.exit() {
+            use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+            self.asked_to_end = matches!(exit, Exit::Signal(SIGHUP | SIGINT | SIGQUIT | SIGTERM));
             charge.watch.child_ended(exit, &mut self.relays, now);
             self.memory_is_over(now);
         }

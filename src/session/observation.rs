@@ -6,7 +6,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
+
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, stat};
+use nix::unistd::{AccessFlags, access};
 
 use super::charge::Charge;
 use super::child::{Change, Exit};
@@ -16,7 +22,7 @@ use super::progress::Progress;
 use super::stages::Stages;
 use super::watch::Watch;
 use super::{Session, notice};
-use crate::config::{Config, Job, Level, StatsFormat};
+use crate::config::{Config, Job, Level, StatsFormat, TeeFailure};
 use crate::error::Error;
 use crate::observe::events::Event;
 use crate::observe::history::{History, Record, Way};
@@ -77,12 +83,21 @@ impl Observation {
         let stats_file = match observe.stats.as_ref().and_then(|stats| stats.file.as_ref()) {
             None => None,
             Some(path) => {
-                // Emptied when there is something to put in its place.
-                let file = File::options().write(true).create(true).truncate(false).open(path);
+                // Emptied when there is something to put in its place. A FIFO needs its reader by now: the signals
+                // that would end a wait for one are ours already.
+                let mut options = File::options();
+                options.write(true).create(true).truncate(false);
+                let file = options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
                 let tried = || format!("open {}", path.to_string_lossy());
                 Some(file.map_err(|error| Error::os(tried(), error))?)
             }
         };
+        if let Some(directory) = &observe.crash_dump {
+            check_crash_directory(Path::new(directory)).map_err(|errno| {
+                let tried = format!("write crash reports in {}", directory.to_string_lossy());
+                Error::os(tried, errno)
+            })?;
+        }
         Ok(Observation {
             level: observe.level,
             asked: observe.level,
@@ -164,7 +179,9 @@ impl Observation {
             };
             stats.transfer(at, size);
             self.history.push(Record::new(at, relay.stream(), size as u32, way));
-            if let (Level::Full, Some(events)) = (self.level, &mut self.events) {
+            // Of the hops of a stream, one delivers: what is told of adds up to what has arrived.
+            let delivers = relay.place().is_last() && way != Way::Brokered;
+            if let (Level::Full, Some(events), true) = (self.level, &mut self.events, delivers) {
                 let stream = relay.stream().name();
                 events.push(now, &Event::Chunk { stream, bytes: size as u32, way: way.name() });
             }
@@ -182,6 +199,21 @@ impl Observation {
             }
         }
     }
+}
+
+/// Whether reports can be written there, as far as that can be known before there is one: the directory itself is made
+/// with the first.
+fn check_crash_directory(directory: &Path) -> Result<(), Errno> {
+    let existing = match (stat(directory), directory.parent()) {
+        (Err(Errno::ENOENT), Some(parent)) if parent == Path::new("") => Path::new("."),
+        (Err(Errno::ENOENT), Some(parent)) => parent,
+        _ => directory,
+    };
+    let kind = SFlag::from_bits_truncate(stat(existing)?.st_mode) & SFlag::S_IFMT;
+    if kind != SFlag::S_IFDIR {
+        return Err(Errno::ENOTDIR);
+    }
+    access(existing, AccessFlags::W_OK | AccessFlags::X_OK)
 }
 
 /// The two that a relay may have to wait for.
@@ -332,6 +364,12 @@ impl Session<'_> {
             lost_bytes,
         });
         reports.collect()
+    }
+
+    /// Whether a leg is not what was asked for, under `--tee-strict`.
+    pub(super) fn legs_fall_short(&self) -> bool {
+        let strict = self.config.tee.failure == TeeFailure::Fail;
+        strict && self.leg_losses().any(|(_, lost)| lost > 0)
     }
 
     /// What each leg did not get: what went past it, and what it had got but could not deliver.

@@ -1,7 +1,7 @@
 //! Legs that break or were never there: the main path goes on, the loss is counted, and one line tells of it.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
@@ -30,6 +30,8 @@ on_both_engines![
     main_output_that_cannot_be_written,
     leg_of_a_pipe_that_outlives_the_command,
     fifo_without_a_reader,
+    peer_that_talks_and_reads_late,
+    what_is_dropped_falls_short_of_strict,
     targets_that_cannot_be_opened,
 ];
 
@@ -228,6 +230,50 @@ fn fifo_without_a_reader(engine: Engine) {
         run.finish().expect_signal(signal).expect_silent();
         assert!(!directory.path().join("started").exists(), "nothing was started");
     }
+}
+
+/// Closing a socket with input unread would make the kernel throw away what its peer has not read yet.
+fn peer_that_talks_and_reads_late(engine: Engine) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    let run = Launch::nproxy(engine)
+        .words("--tee-strict --stats=json --tee")
+        .arg(format!("tcp:{address}"))
+        .args(["peer", "write", "3000000", "64K"])
+        .start();
+    let (mut peer, _) = listener.accept().expect("accept");
+    peer.write_all(b"welcome\n").expect("write");
+    // The run is over, but for what the peer has not heard yet.
+    run.stdout.as_ref().expect("captured").wait_for_bytes(3_000_000);
+    assert_eq!(crate::capture::digest(&mut peer), Digest::of_payload(3_000_000, 1));
+    drop(peer);
+    let run = run.finish();
+    run.expect_code(0);
+    run.expect(run.leg(format!("tcp:{address}").as_str(), "lost_bytes") == 0, "nothing lost");
+}
+
+/// Whoever asks for both wants no delay, and to know.
+fn what_is_dropped_falls_short_of_strict(engine: Engine) {
+    for (flags, status) in [("--tee-full=drop", 0), ("--tee-full=drop --tee-strict", 125)] {
+        let directory = tempdir().expect("directory");
+        let path = directory.path().join("fifo");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("mkfifo");
+        let _unread = fs::File::options().read(true).write(true).open(&path).expect("open");
+        let run = Launch::nproxy(engine)
+            .words(flags)
+            .words("--tee fifo peer write 9000000 64K")
+            .directory(directory.path())
+            .finish();
+        run.expect_code(status).expect_one_line(&["fifo", "were not written there"]);
+    }
+    // And one that nobody reads at all is not waited for.
+    let directory = tempdir().expect("directory");
+    nix::unistd::mkfifo(&directory.path().join("fifo"), Mode::S_IRWXU).expect("mkfifo");
+    let run = Launch::nproxy(engine)
+        .words("--tee-full=drop --tee fifo echo started")
+        .directory(directory.path())
+        .finish();
+    run.expect_code(125).expect_output("").expect_one_line(&["open fifo"]);
 }
 
 /// One line, 125, and the command is never started.

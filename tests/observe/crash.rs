@@ -71,7 +71,9 @@ fn a_death_that_was_asked_for_leaves_none(engine: Engine) {
 }
 
 fn a_directory_that_cannot_be_used_is_told(engine: Engine) {
-    let run =
-        Launch::nproxy(engine).words("--crash-dump /proc/nowhere sh -c").arg("kill -9 $$").finish();
-    run.expect_signal(Signal::SIGKILL).expect_one_line(&["crash report", "/proc/nowhere"]);
+    for (directory, why) in [("/proc/no/where", "No such file"), ("/dev/null", "Not a directory")] {
+        let run =
+            Launch::nproxy(engine).args(["--crash-dump", directory, "echo", "started"]).finish();
+        run.expect_code(125).expect_output("").expect_one_line(&["crash reports", directory, why]);
+    }
 }

@@ -93,6 +93,11 @@ fn a_report_goes_into_a_file(engine: Engine) {
     let nowhere = directory.path().join("no/such/directory");
     let run = Launch::nproxy(engine).arg("--stats-file").arg(nowhere).args(["echo", "x"]).finish();
     run.expect_code(125).expect_output("").expect_one_line(&["open", "No such file"]);
+    // Nor does anything wait for somebody to read it.
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    let run = Launch::nproxy(engine).arg("--stats-file").arg(fifo).args(["echo", "x"]).finish();
+    run.expect_code(125).expect_output("").expect_one_line(&["open", "fifo"]);
 }
 
 fn what_it_waited_for_is_told(engine: Engine) {
