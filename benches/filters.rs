@@ -48,7 +48,7 @@ fn strip(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("strip/{name}"));
         group.throughput(Throughput::Bytes(corpus.len() as u64));
         for cursor in [CursorVisibility::Removed, CursorVisibility::Kept] {
-            let modes = Modes { strip: Some(cursor), transform: None };
+            let modes = Modes { strip: Some(cursor), ..Modes::default() };
             let id = match cursor {
                 CursorVisibility::Removed => "nproxy",
                 CursorVisibility::Kept => "nproxy, cursor kept",
@@ -91,7 +91,7 @@ fn transform(criterion: &mut Criterion) {
         ),
     ];
     for (id, strip, transform) in cases {
-        let modes = Modes { strip, transform };
+        let modes = Modes { strip, transform, ..Modes::default() };
         group.bench_function(id, |bench| {
             bench.iter(|| run(&modes, black_box(&corpus), &mut output))
         });

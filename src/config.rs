@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::relay::{OnFull, Stream};
 use crate::ring::Engine;
 use crate::text::Modes;
+use crate::text::newline::Newlines;
 use crate::text::strip::CursorVisibility;
 use crate::text::transform::{LineNumbers, Prefix, StampMode};
 
@@ -333,11 +334,13 @@ impl Text {
     }
 
     /// The modes for one stream, `None` if there is nothing to do to it. `cursor` says what becomes of
-    /// sequences that show or hide the cursor.
+    /// sequences that show or hide the cursor. How lines end is left as it is: that is the terminal's to say.
     pub fn modes(&self, cursor: CursorVisibility) -> Option<Modes> {
         let strip = (self.escapes == Escapes::Strip).then_some(cursor);
         let transform = self.prefix.clone();
-        (strip.is_some() || transform.is_some()).then_some(Modes { strip, transform })
+        let newlines = Newlines::default();
+        let any = strip.is_some() || transform.is_some();
+        any.then_some(Modes { newlines, strip, transform })
     }
 
     /// Whether it does something to one of the two output streams and not to the other.

@@ -48,6 +48,7 @@ fuzz_target!(|data: &[u8]| {
     let mut filter = Filter::new(&Modes {
         strip: Some(cursor),
         transform,
+        ..Modes::default()
     });
     let mut output = vec![0xEE; room];
     let mut text = Vec::new();

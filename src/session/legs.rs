@@ -15,6 +15,7 @@ use super::streams::new_pipe;
 use crate::config::{Target, Tee, TeeOpen};
 use crate::error::Error;
 use crate::relay::{Course, Endpoint, Kind, Leg, OnFull, Place, Stream, TextWork};
+use crate::text::newline::Newlines;
 use crate::text::strip::CursorVisibility;
 
 /// What the streams are copied into.
@@ -68,6 +69,15 @@ impl Legs {
             });
         }
         Ok(legs)
+    }
+
+    /// Says how lines end in what fills the legs. What goes to a terminal keeps its CRs: it may be our own,
+    /// which adds none while it is raw.
+    pub(super) fn fed_with(&mut self, newlines: Newlines) {
+        let courses = self.courses.iter_mut().filter(|leg| leg.sink.kind() != Kind::Terminal);
+        for work in courses.filter_map(|leg| leg.text.as_mut()) {
+            work.modes.newlines = newlines;
+        }
     }
 
     /// Empties the files: what is to be written into them runs.

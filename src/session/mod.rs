@@ -106,8 +106,9 @@ fn filter(config: &Config) -> Result<Exit, Error> {
 fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
     let inherited = Inherited::list();
     let started = Instant::now();
-    let legs = Legs::open(&config.tee, started)?;
+    let mut legs = Legs::open(&config.tee, started)?;
     let streams = streams::for_child(config, wrap, &legs.feeds, started)?;
+    legs.fed_with(streams.newlines);
     let mut watch = Watch::new(config, wrap)?;
     let confinement = watch.confinement()?;
     let signals = Signals::take()?;

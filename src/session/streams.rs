@@ -17,6 +17,7 @@ use super::terminal::{Keys, Opened};
 use crate::config::{Config, Pty, StdinMode, Wrap};
 use crate::error::Error;
 use crate::relay::{Course, Endpoint, Kind, Leg, Place, Relay, Stream, TextWork};
+use crate::text::newline::Newlines;
 use crate::text::strip::CursorVisibility;
 
 /// stdin to stdout.
@@ -42,6 +43,8 @@ pub(super) struct Plan {
     pub(super) courses: Vec<Course>,
     /// Its terminal, if it gets one of its own.
     pub(super) terminal: Option<Opened>,
+    /// How lines end in what fills the legs.
+    pub(super) newlines: Newlines,
 }
 
 /// The child's streams, and what has to be relayed.
@@ -63,7 +66,12 @@ pub(super) fn for_child(
     let same_screen = terminal.as_ref().is_some_and(|opened| opened.stands_for(&stderr));
     let one_file = !closed && (same_screen || same_file());
 
-    let mut relay_output = |stream: Stream, source: Endpoint, sink: Endpoint| {
+    // A leg fed by a terminal and a pipe counts as the terminal's: which byte came from where is not known there.
+    let mut newlines = Newlines::AsTheyAre;
+    let mut relay_output = |stream: Stream, source: Endpoint, made: Newlines, sink: Endpoint| {
+        if made == Newlines::OfATerminal && config.tee.text.streams.include(stream) {
+            newlines = made;
+        }
         let way = Way::new(config, stream, feeds, started);
         let name = format!("the child's {}", stream.name());
         courses.extend(way.lay(source, name, sink)?);
@@ -72,12 +80,13 @@ pub(super) fn for_child(
     let sink = sink_end(stdout, Stream::Stdout)?;
     let child_stdout = match &terminal {
         Some(opened) => {
-            relay_output(Stream::Stdout, opened.leader(), sink)?;
+            relay_output(Stream::Stdout, opened.leader(), opened.newlines(), sink)?;
             opened.follower()?
         }
         None => {
             let (reader, writer) = new_pipe(Stream::Stdout.name())?;
-            relay_output(Stream::Stdout, source_end(reader, Stream::Stdout)?, sink)?;
+            let source = source_end(reader, Stream::Stdout)?;
+            relay_output(Stream::Stdout, source, Newlines::AsTheyAre, sink)?;
             writer
         }
     };
@@ -88,13 +97,14 @@ pub(super) fn for_child(
         let sink = sink_end(stderr, Stream::Stderr)?;
         match &mut terminal {
             Some(opened) if same_screen || wrap.pty == Pty::Always => {
-                let (leader, follower) = opened.open_side(sink.kind())?;
-                relay_output(Stream::Stderr, leader, sink)?;
+                let (leader, made, follower) = opened.open_side(sink.kind())?;
+                relay_output(Stream::Stderr, leader, made, sink)?;
                 follower
             }
             _ => {
                 let (reader, writer) = new_pipe(Stream::Stderr.name())?;
-                relay_output(Stream::Stderr, source_end(reader, Stream::Stderr)?, sink)?;
+                let source = source_end(reader, Stream::Stderr)?;
+                relay_output(Stream::Stderr, source, Newlines::AsTheyAre, sink)?;
                 writer
             }
         }
@@ -142,7 +152,7 @@ pub(super) fn for_child(
         stdout: child_stdout,
         stderr: child_stderr,
     };
-    Ok(Plan { child, courses, terminal })
+    Ok(Plan { child, courses, terminal, newlines })
 }
 
 /// What has to happen to one output stream between its source and its sink.

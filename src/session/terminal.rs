@@ -19,6 +19,7 @@ use super::{notice, startup};
 use crate::config::{Config, Pty, StdinMode, Wrap};
 use crate::error::Error;
 use crate::relay::{Endpoint, Gate, Kind};
+use crate::text::newline::Newlines;
 use pair::{BackgroundOutput, Echo, Processing, Settings};
 use screen::{Screen, Size, WhileRaw};
 
@@ -151,6 +152,11 @@ impl Opened {
         self.leader.clone()
     }
 
+    /// How lines end in what comes from that end.
+    pub(super) fn newlines(&self) -> Newlines {
+        self.settings.newlines()
+    }
+
     /// Another end of the child's side.
     ///
     /// # Errors
@@ -159,11 +165,12 @@ impl Opened {
         self.follower.try_clone().map_err(|error| Error::os("open a pty", error))
     }
 
-    /// Opens a second pty for stderr, which controls no session: the end to read from, and the child's.
+    /// Opens a second pty for stderr, which controls no session: the end to read from, how lines end
+    /// there, and the child's end.
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn open_side(&mut self, sink: Kind) -> Result<(Endpoint, OwnedFd), Error> {
+    pub(super) fn open_side(&mut self, sink: Kind) -> Result<(Endpoint, Newlines, OwnedFd), Error> {
         let failed = |error: io::Error| Error::os("open a pty for stderr", error);
         let processing = match sink {
             Kind::Terminal => Processing::Terminal,
@@ -173,7 +180,7 @@ impl Opened {
         let (leader, follower) = pair::open(&settings).map_err(|errno| failed(errno.into()))?;
         self.side = Some(follower.try_clone().map_err(failed)?);
         self.terminal.side = Some(leader.clone());
-        Ok((leader, follower))
+        Ok((leader, settings.newlines(), follower))
     }
 
     /// The terminal for the loop, and the child's side of it for the monitor.

@@ -4,6 +4,7 @@
 //! call to the next, so a stream that has ended needs no last call, and any cut of the input and any size
 //! of the output give the same result.
 
+pub mod newline;
 pub mod strip;
 pub mod transform;
 
@@ -12,6 +13,7 @@ mod tests;
 
 use std::time::Duration;
 
+use newline::{Newline, Newlines};
 use strip::{CursorVisibility, Strip};
 use transform::{Prefix, Transform};
 
@@ -41,6 +43,8 @@ pub struct Arrival {
 /// The text modes of one stream. The default is to pass everything through.
 #[derive(Clone, Debug, Default)]
 pub struct Modes {
+    /// Whether a terminal has changed how lines end, which is taken back before anything else is done.
+    pub newlines: Newlines,
     /// Whether escape sequences are removed, and which stay.
     pub strip: Option<CursorVisibility>,
     /// Whether lines get a prefix, and which. Comes after `strip`: what is removed starts no line.
@@ -62,6 +66,12 @@ enum Work {
         /// What `strip` hands to `transform` within one call.
         between: Box<[u8; BETWEEN]>,
     },
+    FromTerminal {
+        newline: Newline,
+        rest: Box<Filter>,
+        /// What `newline` hands to `rest` within one call.
+        between: Box<[u8; BETWEEN]>,
+    },
 }
 
 /// Small enough to stay in the first-level cache beside what is read and written.
@@ -70,7 +80,7 @@ const BETWEEN: usize = 4096;
 impl Filter {
     /// The filter of a stream at its start.
     pub fn new(modes: &Modes) -> Self {
-        Filter(match (modes.strip, &modes.transform) {
+        let rest = Filter(match (modes.strip, &modes.transform) {
             (None, None) => Work::Pass,
             (Some(cursor), None) => Work::Strip(Strip::new(cursor)),
             (None, Some(prefix)) => Work::Transform(Transform::new(prefix)),
@@ -79,7 +89,15 @@ impl Filter {
                 transform: Transform::new(prefix),
                 between: Box::new([0; BETWEEN]),
             },
-        })
+        });
+        match modes.newlines {
+            Newlines::AsTheyAre => rest,
+            Newlines::OfATerminal => Filter(Work::FromTerminal {
+                newline: Newline::default(),
+                rest: Box::new(rest),
+                between: Box::new([0; BETWEEN]),
+            }),
+        }
     }
 
     /// Moves from `input`, which came with `arrival`, to `output` until one of them is used up.
@@ -96,7 +114,12 @@ impl Filter {
             Work::Strip(strip) => strip.filter(input, output),
             Work::Transform(transform) => transform.filter(input, output, arrival),
             Work::Both { strip, transform, between } => {
-                both(strip, transform, between, input, output, arrival)
+                let then = |text: &[u8], room: &mut [u8]| transform.filter(text, room, arrival);
+                chain(strip, Strip::filter, between, then, input, output)
+            }
+            Work::FromTerminal { newline, rest, between } => {
+                let then = |text: &[u8], room: &mut [u8]| rest.filter(text, room, arrival);
+                chain(newline, Newline::filter, between, then, input, output)
             }
         }
     }
@@ -108,11 +131,9 @@ impl Filter {
         while at.consumed < input.len() && !self.is_neutral() {
             let rest = &input[at.consumed..];
             // A line start follows an LF; the ground state may follow any byte.
-            let step = match &self.0 {
-                Work::Pass | Work::Strip(_) => 1,
-                Work::Transform(_) | Work::Both { .. } => {
-                    memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1)
-                }
+            let step = match self.has_lines() {
+                false => 1,
+                true => memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1),
             };
             let done = self.filter(&rest[..step], &mut output[at.produced..], arrival);
             at.consumed += done.consumed;
@@ -124,14 +145,25 @@ impl Filter {
         at
     }
 
+    /// Whether it is neutral only at the start of a line.
+    fn has_lines(&self) -> bool {
+        match &self.0 {
+            Work::Pass | Work::Strip(_) => false,
+            Work::Transform(_) | Work::Both { .. } => true,
+            Work::FromTerminal { rest, .. } => rest.has_lines(),
+        }
+    }
+
     /// Whether the stream may go on without this filter, or with another, and nothing is torn: between
-    /// characters and outside any escape sequence, and at the start of a line if lines have prefixes.
+    /// characters and outside any escape sequence, at the start of a line if lines have prefixes, and with
+    /// no CR held back.
     pub fn is_neutral(&self) -> bool {
         match &self.0 {
             Work::Pass => true,
             Work::Strip(strip) => strip.is_neutral(),
             Work::Transform(transform) => transform.is_neutral(),
             Work::Both { strip, transform, .. } => strip.is_neutral() && transform.is_neutral(),
+            Work::FromTerminal { newline, rest, .. } => newline.is_neutral() && rest.is_neutral(),
         }
     }
 
@@ -146,34 +178,38 @@ impl Filter {
                 strip.rejoin();
                 transform.rejoin();
             }
+            Work::FromTerminal { newline, rest, .. } => {
+                newline.rejoin();
+                rest.rejoin();
+            }
         }
     }
 }
 
-/// Both modes, one after the other, through `between`. Nothing stays there: if `transform` finds no room
-/// for all of it, `strip` goes back and goes again exactly as far as `transform` came.
-fn both(
-    strip: &mut Strip,
-    transform: &mut Transform,
+/// Two filters, one after the other, through `between`. Nothing stays there: if `then` finds no room for
+/// all of it, `first` goes back and goes again exactly as far as `then` came.
+fn chain<First: Clone>(
+    first: &mut First,
+    filter: impl Fn(&mut First, &[u8], &mut [u8]) -> Progress,
     between: &mut [u8; BETWEEN],
+    mut then: impl FnMut(&[u8], &mut [u8]) -> Progress,
     input: &[u8],
     output: &mut [u8],
-    arrival: Arrival,
 ) -> Progress {
     let mut at = Progress::default();
     while at.consumed < input.len() {
         let rest = &input[at.consumed..];
-        let before = strip.clone();
-        let stripped = strip.filter(rest, between);
-        let text = &between[..stripped.produced];
-        let done = transform.filter(text, &mut output[at.produced..], arrival);
+        let before = first.clone();
+        let handed = filter(first, rest, between);
+        let text = &between[..handed.produced];
+        let done = then(text, &mut output[at.produced..]);
         at.produced += done.produced;
         if done.consumed == text.len() {
-            at.consumed += stripped.consumed;
+            at.consumed += handed.consumed;
             continue;
         }
-        *strip = before;
-        let again = strip.filter(rest, &mut between[..done.consumed]);
+        *first = before;
+        let again = filter(first, rest, &mut between[..done.consumed]);
         debug_assert_eq!(again.produced, done.consumed);
         at.consumed += again.consumed;
         break;

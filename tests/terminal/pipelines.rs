@@ -23,6 +23,7 @@ on_both_engines![
     parents_without_a_terminal,
     a_session_without_a_controlling_terminal,
     tee_is_plain_and_the_screen_in_colour,
+    tee_to_the_terminal_itself,
     the_monitor_holds_nothing,
 ];
 
@@ -200,22 +201,51 @@ fn a_session_without_a_controlling_terminal(engine: Engine) {
     terminal.close();
 }
 
+/// A clean log has the newlines that the command wrote; a raw one has what the screen gets.
 fn tee_is_plain_and_the_screen_in_colour(engine: Engine) {
     let directory = tempdir().expect("directory");
     let log = directory.path().join("log");
     let tee = format!("--tee={}", log.display());
-    let words = [
-        tee.as_str(),
-        "--tee-text=strip-ansi",
-        "sh",
-        "-c",
-        "test -t 1 && printf '\\033[31mred\\033[0m\\n'; test -t 2 && echo both >&2",
-    ];
+    let script = "test -t 1 && printf '\\033[31mred\\033[0m\\n10 %%\\r20 %%\\r\\n'; \
+                  test -t 2 && echo both >&2";
+    let on_screen = "\x1b[31mred\x1b[0m\r\n10 %\r20 %\r\r\nboth\r\n";
+    let logged = |modes: &[&str]| {
+        let mut words = vec![tee.as_str()];
+        words.extend(modes);
+        words.extend(["sh", "-c", script]);
+        let mut console = Console::nproxy(engine, &words);
+        console.wait_for_end();
+        console.screen.wait_for(on_screen, 1);
+        console.run.finish().expect_code(0);
+        fs::read_to_string(&log).expect("log")
+    };
+    assert_eq!(logged(&["--tee-text=strip-ansi"]), "red\n10 %\r20 %\r\nboth\n");
+    assert_eq!(
+        logged(&["--tee-text=transform", "--timestamp=> "]),
+        "> \x1b[31mred\x1b[0m\n> 10 %\r20 %\r\n> both\n"
+    );
+    assert_eq!(logged(&[]), on_screen);
+    // Without a screen nothing was added.
+    Launch::nproxy(engine)
+        .words("--pty=always --tee-text=strip-ansi")
+        .arg(&tee)
+        .words("sh -c")
+        .arg("printf 'one\\r\\ntwo\\n'")
+        .finish()
+        .expect_code(0)
+        .expect_output("one\r\ntwo\n");
+    assert_eq!(fs::read_to_string(&log).expect("log"), "one\r\ntwo\n");
+}
+
+/// A copy on a terminal, here the one that nproxy has in raw mode, keeps its carriage returns.
+fn tee_to_the_terminal_itself(engine: Engine) {
+    let script = "printf '\\033[31mred\\033[0m\\n'";
+    let words = ["--tee=/dev/tty", "--tee-text=strip-ansi", "sh", "-c", script];
     let mut console = Console::nproxy(engine, &words);
     console.wait_for_end();
-    console.screen.wait_for("\x1b[31mred\x1b[0m\r\nboth\r\n", 1);
+    console.screen.wait_for("\x1b[31mred\x1b[0m\r\n", 1);
+    console.screen.wait_for("red\r\n", 1);
     console.run.finish().expect_code(0);
-    assert_eq!(fs::read_to_string(log).expect("log"), "red\r\nboth\r\n");
 }
 
 /// Of pipes, it would keep the ends from ending.

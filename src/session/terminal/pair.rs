@@ -13,6 +13,7 @@ use nix::sys::termios::{
 
 use super::screen::Size;
 use crate::relay::Endpoint;
+use crate::text::newline::Newlines;
 
 /// What happens to the child's output on its way through the pty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,17 @@ impl Settings {
         self.processing == Processing::Terminal
             && self.echo == Echo::Terminal
             && self.background_output == BackgroundOutput::Terminal
+    }
+
+    /// How lines end in what is read from the leader, as long as the child leaves the modes alone.
+    pub(super) fn newlines(&self) -> Newlines {
+        let wanted = OutputFlags::OPOST | OutputFlags::ONLCR;
+        // The kernel's own modes have both.
+        let on = self.modes.as_ref().is_none_or(|modes| modes.output_flags.contains(wanted));
+        match self.processing {
+            Processing::Terminal if on => Newlines::OfATerminal,
+            Processing::Terminal | Processing::Plain => Newlines::AsTheyAre,
+        }
     }
 
     /// A terminal's modes, as they are to be at the child's.
