@@ -130,8 +130,8 @@ enum Step {
 }
 
 impl Path {
-    fn buffered(text: Option<TextWork>, ring: &mut Ring) -> Path {
-        Path::Buffered(Box::new(Buffered::new(text, ring)))
+    fn buffered(text: Option<TextWork>) -> Path {
+        Path::Buffered(Box::new(Buffered::new(text)))
     }
 
     /// The best way between two ends when there is nothing to do but carry.
@@ -146,11 +146,11 @@ impl Path {
         Ok(match (from, to) {
             (Pipe, File) if sink.position() == Position::Own => Path::Direct(Direct::new()),
             // Written with write(2): see `ring::Op::write_file`.
-            (_, File) => Path::buffered(None, ring),
+            (_, File) => Path::buffered(None),
             // The kernel copies at a terminal anyway, and splice would hold a worker while it waits.
-            (Terminal | Leader, _) | (_, Terminal | Leader) => Path::buffered(None, ring),
+            (Terminal | Leader, _) | (_, Terminal | Leader) => Path::buffered(None),
             // On 6.1 a splice into a socket blocks whatever its flags say.
-            (_, Socket) if ring.engine() == Engine::Epoll => Path::buffered(None, ring),
+            (_, Socket) if ring.engine() == Engine::Epoll => Path::buffered(None),
             // A splice into a socket that blocks keeps its pipe locked until the peer reads, and whoever
             // writes into that pipe cannot even be killed: it must be a pipe that only we write into.
             (Pipe, Socket) if !sink.is_nonblocking() => {
@@ -165,7 +165,7 @@ impl Path {
                 Path::Brokered(Brokered::new(Turns::Overlap, pipe_size)?)
             }
             // Either may refuse, and a broker would then hold bytes that have to be read back.
-            (File | Socket | Null | Other, Other) => Path::buffered(None, ring),
+            (File | Socket | Null | Other, Other) => Path::buffered(None),
         })
     }
 }
@@ -187,7 +187,7 @@ impl Relay {
         course.sink.grow(pipe_size);
         let (from, to) = (course.source.kind(), course.sink.kind());
         let path = if course.text.is_some() {
-            Path::buffered(course.text, ring)
+            Path::buffered(course.text)
         } else if !course.legs.is_empty() {
             Path::Teed(Teed::new(course.legs, ring))
         } else {
@@ -300,7 +300,7 @@ impl Relay {
             Step::Continue => self.settle_leaving(verdict, ring),
             Step::End(end) => self.end(end, ring),
             Step::Refused => {
-                self.path = Path::buffered(None, ring);
+                self.path = Path::buffered(None);
                 Ok(())
             }
         }

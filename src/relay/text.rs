@@ -1,7 +1,8 @@
 //! The fixed-buffer path: for text work, and between ends that the kernel refuses to splice.
 //!
 //! Two buffers take turns: one is read into while the other is written out. Nothing else is ever
-//! held, and a read is submitted only into a buffer whose bytes have all been passed on.
+//! held, and a read is submitted only into a buffer whose bytes have all been passed on. The buffers of a pipe are
+//! made when its first byte has come: many a command never writes to its stderr.
 
 use std::io;
 use std::ops::Range;
@@ -39,6 +40,18 @@ pub(super) struct Buffered {
     /// Lines that have ended while there were text modes to work on them.
     lines: u64,
     text: Option<Text>,
+    buffers: Buffers,
+}
+
+/// Whether the two buffers are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Buffers {
+    /// Not before there is something to put into them.
+    Unmade,
+    /// A poll will tell when there is.
+    Awaited,
+    Due,
+    Made,
 }
 
 /// The text work of one relay.
@@ -63,7 +76,7 @@ enum Mode {
 }
 
 impl Buffered {
-    pub(super) fn new(text: Option<TextWork>, ring: &mut Ring) -> Buffered {
+    pub(super) fn new(text: Option<TextWork>) -> Buffered {
         let text = text.map(|work| Text {
             filter: Filter::new(&work.modes),
             started: work.started,
@@ -72,9 +85,10 @@ impl Buffered {
         });
         Buffered {
             text,
-            input: Some(ring.buffer(BUFFER)),
+            buffers: Buffers::Unmade,
+            input: None,
             filled: 0..0,
-            output: Some(ring.buffer(BUFFER)),
+            output: None,
             pending: 0..0,
             source_ended: false,
             last: None,
@@ -86,6 +100,24 @@ impl Buffered {
 
     pub(super) fn advance(&mut self, link: &Link, reads: Reads, ring: &mut Ring) -> io::Result<()> {
         let (Some(source), Some(sink)) = (&link.source, &link.sink) else { return Ok(()) };
+        if self.buffers != Buffers::Made {
+            let waits = source.kind() == Kind::Pipe && sink.kind() != Kind::Leader;
+            match self.buffers {
+                Buffers::Unmade if waits && reads == Reads::Held => return Ok(()),
+                Buffers::Unmade if waits => {
+                    let op = Op::poll(source.fd(), PollFlags::POLLIN);
+                    ring.submit(link.token(Operation::Input), op)?;
+                    self.buffers = Buffers::Awaited;
+                    return Ok(());
+                }
+                Buffers::Awaited => return Ok(()),
+                Buffers::Unmade | Buffers::Due | Buffers::Made => {
+                    self.input = Some(ring.buffer(BUFFER));
+                    self.output = Some(ring.buffer(BUFFER));
+                    self.buffers = Buffers::Made;
+                }
+            }
+        }
         self.pass_on(source, sink);
         if let Reads::UpTo(most) = reads
             && link.gate == Gate::Open
@@ -152,6 +184,7 @@ impl Buffered {
         link: &mut Link,
     ) -> Step {
         match operation {
+            Operation::Input => self.polled(verdict, link),
             Operation::Read => {
                 self.input = buffer;
                 self.read(verdict, link)
@@ -160,6 +193,23 @@ impl Buffered {
                 self.output = buffer;
                 self.wrote(verdict, link)
             }
+        }
+    }
+
+    fn polled(&mut self, verdict: Verdict, link: &mut Link) -> Step {
+        self.buffers = Buffers::Unmade;
+        match verdict {
+            Verdict::Moved(events) if events & PollFlags::POLLIN.bits() as u32 != 0 => {
+                self.buffers = Buffers::Due;
+                Step::Continue
+            }
+            // A hang-up without input: nothing ever came.
+            Verdict::Moved(_) => {
+                self.source_ended = true;
+                self.end_if_drained(link)
+            }
+            Verdict::Failed(errno) => link.read_failed(errno),
+            _ => Step::Continue,
         }
     }
 
@@ -249,12 +299,21 @@ impl Buffered {
     }
 
     pub(super) fn is_armed(&self) -> bool {
-        self.input.is_none()
+        match self.buffers {
+            Buffers::Unmade | Buffers::Due => false,
+            Buffers::Awaited => true,
+            Buffers::Made => self.input.is_none(),
+        }
     }
 
     /// Whether nothing is in flight and nothing held.
     pub(super) fn is_idle(&self) -> bool {
-        self.input.is_some() && self.output.is_some() && self.held() == 0 && !self.source_ended
+        let free = match self.buffers {
+            Buffers::Unmade => true,
+            Buffers::Awaited | Buffers::Due => false,
+            Buffers::Made => self.input.is_some() && self.output.is_some(),
+        };
+        free && self.held() == 0 && !self.source_ended
     }
 
     /// Switches the filter off where it is neutral, or on.

@@ -16,7 +16,9 @@
 //! * OSC: BEL (xterm) or ST. DCS, SOS, PM and APC: ST only; BEL and newlines are their data.
 //! * Any of them: CAN or SUB, which vanish, or the start of another sequence, which counts (VT500,
 //!   "anywhere"), or, in a CSI or an escape, a byte from 0xA0 up, which is text.
-//! * A string also ends, unterminated, after [`STRING_LIMIT`] bytes; what follows is text again.
+//! * A string also ends, unterminated, after [`STRING_LIMIT`] bytes; what follows is text again. One that began with
+//!   an 8-bit control ends before a newline already: such a byte is more often a piece of broken UTF-8, or another
+//!   encoding's letter, and shall not cost more than the rest of its line.
 //!
 //! A C0 control in a CSI or an escape is executed by a terminal at once, so it stays, and comes before
 //! whatever follows the sequence. A byte 0x80..=0x9F is a C1 control unless UTF-8 accounts for it.
@@ -85,7 +87,7 @@ pub(super) struct Strip {
     utf8: Utf8,
     /// In `Csi`: bytes of [`CURSOR`] seen, or [`OTHER`].
     matched: u8,
-    /// In `Csi`: it began with 0x9B rather than with ESC [.
+    /// In `Csi`, `Osc` and `String`: it began with one byte rather than with ESC and another.
     eight_bit: bool,
     /// In `Csi`, at the final byte of a kept sequence: bytes of it that are already out.
     emitted: u8,
@@ -219,11 +221,11 @@ impl Strip {
     /// A control that ends what was going on, in any state, and may start a sequence.
     fn anywhere(&mut self, control: u8) {
         self.utf8 = Utf8::default();
+        self.eight_bit = true;
         self.state = match control {
             ESC => State::Escape,
             CSI => {
                 self.matched = 0;
-                self.eight_bit = true;
                 State::Csi
             }
             0x9D => State::Osc,
@@ -265,13 +267,17 @@ impl Strip {
     fn skip_string(&mut self, input: &[u8]) -> usize {
         let bell_ends = self.state == State::Osc;
         let reach = input.len().min((self.limit - self.string) as usize);
+        let line = self.eight_bit.then(|| memchr::memchr(b'\n', &input[..reach])).flatten();
+        let reach = line.unwrap_or(reach);
         let mut data = scan::string(&input[..reach], bell_ends, &mut self.utf8);
         self.string += data as u32;
         let Some(&next) = input.get(data) else {
             return data;
         };
-        // The limit is reached and the string has not ended here: back to text, with this byte.
-        if data == reach && scan::string(&[next], bell_ends, &mut self.utf8.clone()) == 1 {
+        // The limit or the line's end is reached and the string has not ended here: back to text, with this byte.
+        if data == reach
+            && (line.is_some() || scan::string(&[next], bell_ends, &mut self.utf8.clone()) == 1)
+        {
             self.state = State::Ground;
             return data;
         }

@@ -51,6 +51,7 @@ pub(crate) fn strip(stream: &[u8], keep_cursor: bool, limit: usize) -> Vec<u8> {
     let mut state = Ground;
     let mut sequence = Vec::new(); // of a CSI, without what a terminal executes or ignores in it
     let mut string = 0;
+    let mut eight_bit = false; // of a string: it began with one byte
     for (at, &byte) in stream.iter().enumerate() {
         // Anywhere. In a UTF-8 terminal a character's bytes are no C1.
         let c1 = (0x80..=0x9F).contains(&byte) && !character[at];
@@ -67,6 +68,7 @@ pub(crate) fn strip(stream: &[u8], keep_cursor: bool, limit: usize) -> Vec<u8> {
         if let Some(next) = next {
             state = next;
             string = 0;
+            eight_bit = byte != 0x1B;
             sequence = vec![byte];
             continue;
         }
@@ -86,7 +88,7 @@ pub(crate) fn strip(stream: &[u8], keep_cursor: bool, limit: usize) -> Vec<u8> {
                 continue;
             }
             string += 1;
-            if string > limit {
+            if string > limit || eight_bit && byte == b'\n' {
                 state = Ground;
             }
         } else if byte >= 0xA0 {

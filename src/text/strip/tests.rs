@@ -56,6 +56,17 @@ fn broken_utf8_and_binary_stay() {
     assert_strip(b"\xed\xa0\x80 \xc0\x80 \xe2\x9b", b"\xed\xa0\x80 \xc0\x80 \xe2\x9b");
 }
 
+/// The end of a quotation mark that was cut in half, and letters of other encodings, begin strings by the letter of
+/// ECMA-48.
+#[test]
+fn a_stray_byte_costs_no_more_than_its_line() {
+    assert_strip(b"\x9d then\nERROR\nmore\n", b"\nERROR\nmore\n");
+    assert_strip(b"Dvo\x9e\xe1k 1\r\nERROR 2\n", b"Dvo\nERROR 2\n");
+    assert_strip(b"a\x9d0;title\x9cb\x900;1\x9cc\n", b"abc\n");
+    // With ESC it was meant, and images have newlines in them.
+    assert_strip(b"a\x1bPq\n\n\x1b\\b\x1b]0;x\ny\x07c", b"abc");
+}
+
 #[test]
 fn csi_is_removed() {
     assert_strip(
@@ -86,7 +97,7 @@ fn other_strings_end_with_st_only() {
         assert_strip(&stream, b"ab");
     }
     for start in [0x90, 0x98, 0x9E, 0x9F] {
-        let stream = [b"a", &[start][..], b"1;2q data \x07\n more\x9cb"].concat();
+        let stream = [b"a", &[start][..], b"1;2q data \x07 more\x9cb"].concat();
         assert_strip(&stream, b"ab");
     }
 }
