@@ -35,13 +35,23 @@ pub struct Pace {
     wait: Duration,
     /// How long the present or next rest is, in transfers.
     rest: u32,
-    /// Waiting has paid since the last rest.
-    proven: bool,
+    standing: Standing,
     /// Transfers since waiting began, ended or was last judged.
     window: Window,
     /// The last rest: what waiting has to beat.
     free: Window,
     last: Option<Instant>,
+}
+
+/// What is known of the present wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has not been judged.
+    Trial,
+    /// It has paid.
+    Proven,
+    /// It had paid before, and did not the last time: somebody may just have had to wait for a processor.
+    Doubted,
 }
 
 /// Transfers that are judged together.
@@ -77,7 +87,7 @@ impl Pace {
             limit,
             wait: Duration::ZERO,
             rest: REST,
-            proven: false,
+            standing: Standing::Trial,
             window: Window::default(),
             free: Window::default(),
             last: None,
@@ -99,7 +109,9 @@ impl Pace {
                 let wait = self.first_wait(capacity);
                 self.change(wait);
             }
-        } else if self.window.transfers >= TRIAL || !self.proven && self.is_hopeless() {
+        } else if self.window.transfers >= TRIAL
+            || self.standing == Standing::Trial && self.is_hopeless()
+        {
             let wait = self.next_wait(capacity);
             self.change(wait);
         }
@@ -107,7 +119,9 @@ impl Pace {
     }
 
     fn change(&mut self, wait: Duration) {
-        self.proven = !self.wait.is_zero() && !wait.is_zero();
+        if wait.is_zero() {
+            self.standing = Standing::Trial;
+        }
         self.wait = wait;
         self.window = Window::default();
     }
@@ -122,9 +136,14 @@ impl Pace {
     /// After some transfers with a wait: how long the next ones are, if it paid.
     fn next_wait(&mut self, capacity: u32) -> Duration {
         if !self.brings_more() || self.window.rate() < self.free.rate() * 0.75 {
+            if self.standing == Standing::Proven {
+                self.standing = Standing::Doubted;
+                return self.wait;
+            }
             self.rest = (self.rest * 2).min(LONGEST_REST);
             return Duration::ZERO;
         }
+        self.standing = Standing::Proven;
         self.rest = REST;
         let wanted = FILL * f64::from(capacity) / self.window.mean() as f64;
         self.allowed(self.wait.as_secs_f64() * wanted.clamp(0.5, 2.0))
@@ -155,8 +174,14 @@ mod tests {
     /// A stream whose transfers take 10 µs, and that delivers what `bytes` says of the time that passed
     /// between two of them. Returns the waits, one for each transfer.
     fn run(pace: &mut Pace, transfers: usize, bytes: impl Fn(Duration) -> u32) -> Vec<Duration> {
-        let mut now = Instant::now();
-        let mut wait = Duration::ZERO;
+        pace.last = None;
+        run_on(pace, transfers, bytes)
+    }
+
+    /// The same, without a pause before it.
+    fn run_on(pace: &mut Pace, transfers: usize, bytes: impl Fn(Duration) -> u32) -> Vec<Duration> {
+        let mut now = pace.last.unwrap_or_else(Instant::now);
+        let mut wait = pace.wait;
         let mut waits = Vec::new();
         for _ in 0..transfers {
             let passed = wait + Duration::from_micros(10);
@@ -237,9 +262,18 @@ mod tests {
     fn one_small_and_late_transfer_does_not_end_what_has_paid() {
         let mut pace = Pace::new(LIMIT);
         run(&mut pace, 100, steady);
-        assert!(pace.proven);
+        assert_eq!(pace.standing, Standing::Proven);
         let late = pace.last.expect("it has begun") + pace.wait + Duration::from_micros(500);
         assert!(!pace.after(64 << 10, PIPE, late).is_zero());
+    }
+
+    /// A producer that has turned into one that waits for answers is noticed all the same.
+    #[test]
+    fn a_wait_that_no_longer_pays_ends() {
+        let mut pace = Pace::new(LIMIT);
+        run(&mut pace, 100, steady);
+        let waits = run_on(&mut pace, 200, |_| 64);
+        assert!(waited(&waits) <= 2 * TRIAL as usize + 2, "waited {} times", waited(&waits));
     }
 
     #[test]

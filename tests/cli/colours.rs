@@ -125,7 +125,9 @@ fn compiler_errors(engine: Engine) {
     let source = "fn main() { let unused = 1; let x: u32 = \"text\"; missing(x) }\n";
     std::fs::write(directory.path().join("src/main.rs"), source).expect("write");
     let cargo = |colour: &str| {
-        format!("export CARGO_HOME=$PWD/home CARGO_TARGET_DIR=$PWD/target; cargo build --offline --color={colour} 2>&1")
+        format!(
+            "export CARGO_HOME=$PWD/home CARGO_TARGET_DIR=$PWD/target; cargo build --offline --color={colour} 2>&1"
+        )
     };
     expect_stripped(engine, &cargo("always"), &cargo("never"), directory.path());
 }
