@@ -150,7 +150,7 @@ impl Pace {
     }
 
     fn brings_more(&self) -> bool {
-        self.window.mean() >= self.free.mean() + self.free.mean() / 2
+        self.window.mean() >= self.free.mean() + self.free.mean() / 4
     }
 
     /// One look at a ping-pong is enough: every wait of a trial would be felt by whoever plays it.
