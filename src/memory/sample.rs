@@ -256,13 +256,18 @@ impl Member {
 
 impl Stat {
     fn read(pid: u32) -> Option<Stat> {
-        Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        let file = File::open(format!("/proc/{pid}/stat")).ok()?;
+        // Fifty numbers, most of them small, and a name of sixteen bytes.
+        let mut text = [0; 1024];
+        let len = file.read_at(&mut text, 0).ok()?;
+        Stat::parse(&text[..len])
     }
 
-    fn parse(text: &str) -> Option<Stat> {
+    fn parse(text: &[u8]) -> Option<Stat> {
         // The name in parentheses may hold anything, so read from its end. Field 3, the state, is first.
-        let (_, fields) = text.rsplit_once(") ")?;
-        let mut fields = fields.split(' ');
+        let name_end = text.iter().rposition(|byte| *byte == b')')?;
+        let fields = std::str::from_utf8(&text[name_end + 1..]).ok()?;
+        let mut fields = fields.trim_start().split(' ');
         let mut field = |skip| fields.nth(skip)?.parse::<u64>().ok();
         Some(Stat {
             parent: field(1)? as u32,
@@ -338,10 +343,11 @@ mod tests {
 
     #[test]
     fn stat_is_read_whatever_the_name() {
-        let text = "7 (a) b (c) S 3 5 6 34816 7 4194304 1 2 3 4 5 6 7 8 20 0 1 0 12345 4096 77 1 2";
+        let text =
+            b"7 (a) b\xff (c) S 3 5 6 34816 7 4194304 1 2 3 4 5 6 7 8 20 0 1 0 12345 4096 77 1 2";
         let stat = Stat { parent: 3, group: 5, session: 6, start: 12345, resident_pages: 77 };
         assert_eq!(Stat::parse(text), Some(stat));
-        assert_eq!(Stat::parse("7 (a"), None);
+        assert_eq!(Stat::parse(b"7 (a"), None);
     }
 
     #[test]
