@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
-use nproxy::relay::{Course, Endpoint, Place, Relay, Stream};
+use nproxy::relay::{Endpoint, Relay, Role, Route, Stream};
 use nproxy::ring::{Engine, Ring};
 
 /// Bytes of one run: many pipes full.
@@ -53,18 +53,18 @@ fn read(mut pipe: impl Read) -> usize {
 fn nproxy(engine: Engine, source: OwnedFd, sink: OwnedFd) {
     let mut ring = Ring::open(engine, 3).expect("a ring");
     let end = |fd| Endpoint::new(fd).expect("a pipe");
-    let course = Course {
+    let route = Route {
         stream: Stream::Stdout,
-        place: Place::Only,
+        role: Role::Only,
         source: end(source),
         sink: end(sink),
         source_name: "source".into(),
         sink_name: "sink".into(),
         text: None,
-        legs: Vec::new(),
+        copies: Vec::new(),
     };
     let limit = Duration::from_micros(200);
-    let mut relay = Relay::new(0, course, Some(PIPE), limit, &mut ring).expect("a relay");
+    let mut relay = Relay::new(0, route, Some(PIPE), limit, &mut ring).expect("a relay");
     while relay.ended().is_none() {
         let now = Instant::now();
         relay.on_time(&mut ring, now).expect("the ring");

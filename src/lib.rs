@@ -25,15 +25,30 @@ pub mod memory;
 pub mod observe;
 pub mod relay;
 pub mod ring;
-pub mod session;
 pub mod text;
+
+mod copies;
+mod notice;
+mod process;
+mod reports;
+mod session;
+mod terminal;
 
 use std::io::{IsTerminal, Write};
 
 use cli::{Cli, Request};
 use config::{Config, Inquiry, StdinIs};
 use error::{Error, STATUS_FAILED};
-use session::Exit;
+pub use process::exit::Exit;
+use reports::status_client;
+
+/// Ends this process the way `exit` says.
+pub fn leave(exit: Exit) -> ! {
+    if let Exit::Signal(signal) = exit {
+        process::signals::die_by(signal);
+    }
+    std::process::exit(exit.code().into())
+}
 
 /// Does what the command line asks for, and says how to leave.
 pub fn run() -> Exit {
@@ -41,7 +56,7 @@ pub fn run() -> Exit {
         Ok(cli) => cli,
         Err(Request::Print(text)) => return print(text.as_bytes()),
         Err(Request::Refuse(why)) => {
-            session::refuse(&why);
+            notice::error(&why);
             return Exit::Status(STATUS_FAILED);
         }
     };
@@ -49,10 +64,10 @@ pub fn run() -> Exit {
         return print(&Cli::completion_script(shell));
     }
     if let Some(inquiry) = Inquiry::new(&cli.observe) {
-        return match session::inquire(&inquiry) {
+        return match status_client::ask_sessions(&inquiry) {
             Ok(answer) => print(answer.as_bytes()),
             Err(error) => {
-                session::refuse(&error);
+                notice::error(&error);
                 Exit::Status(error.status())
             }
         };
@@ -60,7 +75,7 @@ pub fn run() -> Exit {
     let stdin = if std::io::stdin().is_terminal() { StdinIs::Terminal } else { StdinIs::Stream };
     let exit = Config::new(cli, stdin).and_then(|config| session::run(&config));
     exit.unwrap_or_else(|error| {
-        session::refuse(&error);
+        notice::error(&error);
         Exit::Status(error.status())
     })
 }
@@ -69,7 +84,7 @@ fn print(text: &[u8]) -> Exit {
     match std::io::stdout().write_all(text) {
         Ok(()) => Exit::Status(0),
         Err(error) => {
-            session::refuse(&Error::os("write to stdout", error));
+            notice::error(&Error::os("write to stdout", error));
             Exit::Status(STATUS_FAILED)
         }
     }

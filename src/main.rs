@@ -1,5 +1,5 @@
 //! Parse, run, exit: nothing else.
 
 fn main() -> ! {
-    nproxy::session::leave(nproxy::run())
+    nproxy::leave(nproxy::run())
 }

@@ -11,43 +11,31 @@
 //!     └───────────────┘ bytes came after all
 //! ```
 
-mod course;
 mod endpoint;
-mod gate;
+mod flow;
+mod link;
 pub mod pace;
-mod splice;
-mod switch;
-mod tee;
-mod text;
-mod verdict;
+mod path;
+mod result;
+mod route;
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::PollFlags;
 
-pub use course::{Counters, Course, End, Gate, Place, Stream, TextWork};
 pub use endpoint::{Endpoint, Kind, Position};
-pub use tee::{Leg, OnFull};
+pub use flow::{Flow, TextSwitch, Trickle};
+pub use route::{Counters, End, Feed, OnFull, Reading, Role, Route, Stream, TextWork};
 
 use crate::error::Error;
-use crate::memory::policy::Flow;
-use crate::ring::{Completion, Engine, Op, Operation, Outcome, Ring, Token};
-use gate::Admission;
+use crate::ring::{Completion, Op, Operation, Outcome, Ring, Token};
+use flow::Admission;
+use link::{Link, Reads, Step, TRANSFER};
 use pace::Pace;
-use splice::{Brokered, Direct, Turns};
-use switch::{Handover, Switch};
-use tee::Teed;
-use text::Buffered;
-use verdict::Verdict;
-
-/// A busy transfer that has moved nothing for this long from an empty source is re-armed behind a
-/// poll, which holds no kernel worker.
-const IDLE_AFTER: Duration = Duration::from_millis(20);
-
-/// The most that one operation is asked to move, in bytes: what the largest unprivileged pipe holds.
-const TRANSFER: u32 = 1 << 20;
+use path::switch::{Handover, Switch};
+use path::{BUFFER, Path, Teed};
+use result::TransferResult;
 
 /// Where bytes flow. See the module's picture.
 #[derive(Debug)]
@@ -55,19 +43,6 @@ enum State {
     Open,
     Leaving,
     Ended(End),
-}
-
-#[derive(Debug)]
-enum Path {
-    /// One splice: at least one end is a pipe.
-    Direct(Direct),
-    /// One splice, after a tee for every leg.
-    Teed(Teed),
-    /// Two splices with a broker pipe between them: neither end is a pipe, or the source's must not be
-    /// locked while the sink blocks.
-    Brokered(Brokered),
-    /// Reads and writes through fixed buffers: one of the ends cannot be spliced.
-    Buffered(Box<Buffered>),
 }
 
 /// One stream on its way from source to sink.
@@ -86,88 +61,12 @@ pub struct Relay {
     switch: Switch,
 }
 
-/// Whether a relay may take more from its source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reads {
-    /// So many bytes at the most.
-    UpTo(u32),
-    Held,
-}
-
-/// What every path works on: the two ends and the books.
-#[derive(Debug)]
-struct Link {
-    id: u8,
-    stream: Stream,
-    place: Place,
-    source: Option<Endpoint>,
-    sink: Option<Endpoint>,
-    source_name: String,
-    sink_name: String,
-    /// What the ends are, also after the end.
-    kinds: (Kind, Kind),
-    gate: Gate,
-    counters: Counters,
-}
-
 /// The poll that tells when the sink's reader leaves while nothing moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Watch {
     Due,
     Armed,
     Over,
-}
-
-/// What a path wants done after it has seen a completion.
-#[derive(Debug)]
-enum Step {
-    /// Go on.
-    Continue,
-    /// Splice is refused at this pair of ends and nothing has moved: copy instead.
-    Refused,
-    /// It is over.
-    End(End),
-}
-
-impl Path {
-    fn buffered(text: Option<TextWork>) -> Path {
-        Path::Buffered(Box::new(Buffered::new(text)))
-    }
-
-    /// The best way between two ends when there is nothing to do but carry.
-    fn choose(
-        from: Kind,
-        to: Kind,
-        sink: &Endpoint,
-        pipe_size: Option<u32>,
-        ring: &mut Ring,
-    ) -> Result<Path, Error> {
-        use Kind::{File, Leader, Null, Other, Pipe, Socket, Terminal};
-        Ok(match (from, to) {
-            (Pipe, File) if sink.position() == Position::Own => Path::Direct(Direct::new()),
-            // Written with write(2): see `ring::Op::write_file`.
-            (_, File) => Path::buffered(None),
-            // The kernel copies at a terminal anyway, and splice would hold a worker while it waits.
-            (Terminal | Leader, _) | (_, Terminal | Leader) => Path::buffered(None),
-            // On 6.1 a splice into a socket blocks whatever its flags say.
-            (_, Socket) if ring.engine() == Engine::Epoll => Path::buffered(None),
-            // A splice into a socket that blocks keeps its pipe locked until the peer reads, and whoever
-            // writes into that pipe cannot even be killed: it must be a pipe that only we write into.
-            (Pipe, Socket) if !sink.is_nonblocking() => {
-                Path::Brokered(Brokered::new(Turns::Alternate, pipe_size)?)
-            }
-            (Pipe, Pipe | Socket | Null | Other) => Path::Direct(Direct::new()),
-            (File | Socket | Null | Other, Pipe) => Path::Direct(Direct::new()),
-            (File | Socket | Null | Other, Socket) => {
-                Path::Brokered(Brokered::new(Turns::Alternate, pipe_size)?)
-            }
-            (File | Socket | Null | Other, Null) => {
-                Path::Brokered(Brokered::new(Turns::Overlap, pipe_size)?)
-            }
-            // Either may refuse, and a broker would then hold bytes that have to be read back.
-            (File | Socket | Null | Other, Other) => Path::buffered(None),
-        })
-    }
 }
 
 impl Relay {
@@ -178,24 +77,24 @@ impl Relay {
     /// When a broker pipe is needed and cannot be made.
     pub fn new(
         id: u8,
-        course: Course,
+        route: Route,
         pipe_size: Option<u32>,
         coalesce: Duration,
         ring: &mut Ring,
     ) -> Result<Relay, Error> {
-        let capacity = course.source.grow(pipe_size).unwrap_or(TRANSFER);
-        course.sink.grow(pipe_size);
-        let (from, to) = (course.source.kind(), course.sink.kind());
-        let path = if course.text.is_some() {
-            Path::buffered(course.text)
-        } else if !course.legs.is_empty() {
-            Path::Teed(Teed::new(course.legs, ring))
+        let capacity = route.source.grow(pipe_size).unwrap_or(TRANSFER);
+        route.sink.grow(pipe_size);
+        let (from, to) = (route.source.kind(), route.sink.kind());
+        let path = if route.text.is_some() {
+            Path::buffered(route.text)
+        } else if !route.copies.is_empty() {
+            Path::Teed(Teed::new(route.copies, ring))
         } else {
-            Path::choose(from, to, &course.sink, pipe_size, ring)?
+            Path::choose(from, to, &route.sink, pipe_size, ring)?
         };
         // The most that one transfer can move.
         let capacity = match &path {
-            Path::Buffered(_) => capacity.min(text::BUFFER as u32),
+            Path::Buffered(_) => capacity.min(BUFFER as u32),
             _ => capacity,
         };
         let watch = match (from, to) {
@@ -207,14 +106,14 @@ impl Relay {
         };
         let link = Link {
             id,
-            stream: course.stream,
-            place: course.place,
-            source: Some(course.source),
-            sink: Some(course.sink),
-            source_name: course.source_name,
-            sink_name: course.sink_name,
+            stream: route.stream,
+            role: route.role,
+            source: Some(route.source),
+            sink: Some(route.sink),
+            source_name: route.source_name,
+            sink_name: route.sink_name,
             kinds: (from, to),
-            gate: Gate::Open,
+            reading: Reading::Allowed,
             counters: Counters::default(),
         };
         Ok(Relay {
@@ -230,10 +129,10 @@ impl Relay {
         })
     }
 
-    /// How many kernel workers a relay on this course can hold at the same time: both hops of a broker,
-    /// or a tee into each leg.
-    pub fn workers(course: &Course) -> u32 {
-        2.max(course.legs.len() as u32)
+    /// How many kernel workers a relay on this route can hold at the same time: both hops of a broker,
+    /// or a tee into each copy.
+    pub fn workers(route: &Route) -> u32 {
+        2.max(route.copies.len() as u32)
     }
 
     /// Submits every operation that may run now.
@@ -251,7 +150,11 @@ impl Relay {
             ring.submit(token, Op::poll(sink.fd(), PollFlags::empty()))?;
             self.watch = Watch::Armed;
         }
-        let reads = match (self.hand_over(ring)?, self.paced_until, self.admission.admits(now)) {
+        let reads = match (
+            self.switch.step(&mut self.path, &self.link, ring)?,
+            self.paced_until,
+            self.admission.admits(now),
+        ) {
             (Handover::Draining, ..) | (_, _, 0) => Reads::Held,
             (_, Some(until), _) if now < until => Reads::Held,
             (.., most) => Reads::UpTo(most),
@@ -276,9 +179,11 @@ impl Relay {
             return self.sink_changed(completion.outcome, ring);
         }
         let token = completion.token;
-        let verdict = Verdict::of(completion.outcome);
-        if let (Verdict::Moved(moved), Operation::Splice | Operation::Fill | Operation::Read) =
-            (verdict, token.operation)
+        let result = TransferResult::of(completion.outcome);
+        if let (
+            TransferResult::Moved(moved),
+            Operation::Splice | Operation::Fill | Operation::Read,
+        ) = (result, token.operation)
         {
             let now = Instant::now();
             let most = self.capacity.min(self.admission.admits(now).max(1));
@@ -289,15 +194,15 @@ impl Relay {
         }
         self.switch.completed();
         let step = match &mut self.path {
-            Path::Direct(path) => path.complete(verdict, &mut self.link),
-            Path::Teed(path) => path.complete(token, verdict, completion.buffer, &mut self.link),
-            Path::Brokered(path) => path.complete(token.operation, verdict, &mut self.link),
+            Path::Direct(path) => path.complete(result, &mut self.link),
+            Path::Teed(path) => path.complete(token, result, completion.buffer, &mut self.link),
+            Path::Brokered(path) => path.complete(token.operation, result, &mut self.link),
             Path::Buffered(path) => {
-                path.complete(token.operation, verdict, completion.buffer, &mut self.link)
+                path.complete(token.operation, result, completion.buffer, &mut self.link)
             }
         };
         match step {
-            Step::Continue => self.settle_leaving(verdict, ring),
+            Step::Continue => self.settle_leaving(result, ring),
             Step::End(end) => self.end(end, ring),
             Step::Refused => {
                 self.path = Path::buffered(None);
@@ -317,11 +222,11 @@ impl Relay {
     }
 
     /// While leaving: bytes that came after all open the relay again, silence ends it.
-    fn settle_leaving(&mut self, verdict: Verdict, ring: &mut Ring) -> io::Result<()> {
+    fn settle_leaving(&mut self, result: TransferResult, ring: &mut Ring) -> io::Result<()> {
         if !matches!(self.state, State::Leaving) {
             return Ok(());
         }
-        let silent = verdict == Verdict::Cancelled && self.is_empty();
+        let silent = result == TransferResult::Cancelled && self.is_empty();
         if silent {
             return self.end(End::Abandoned, ring);
         }
@@ -340,7 +245,7 @@ impl Relay {
         idle.into_iter().chain(self.paced_until).chain(self.admission.reopens()).min()
     }
 
-    /// Opens or closes the gate. What is in flight is not called back.
+    /// Sets how much may be taken from the source. What is in flight is not called back.
     pub fn set_flow(&mut self, flow: Flow, now: Instant) {
         self.admission.set(flow, now);
     }
@@ -414,16 +319,16 @@ impl Relay {
         self.link.source = None;
         self.link.sink = None;
         if let Path::Teed(path) = &mut self.path {
-            path.release_legs();
+            path.release_copies();
         }
         self.state = State::Ended(end);
         self.cancel_reads(ring)?;
         for operation in [Operation::Drain, Operation::Write, Operation::SinkWatch] {
             ring.cancel(self.link.token(operation))?;
         }
-        for leg in 0..self.dropped().count() as u16 {
+        for copy in 0..self.dropped().count() as u16 {
             for operation in [Operation::Tee, Operation::Mark] {
-                ring.cancel(Token { leg, ..self.link.token(operation) })?;
+                ring.cancel(Token { copy, ..self.link.token(operation) })?;
             }
         }
         Ok(())
@@ -450,8 +355,8 @@ impl Relay {
     }
 
     /// Its place among the relays of that stream.
-    pub fn place(&self) -> Place {
-        self.link.place
+    pub fn role(&self) -> Role {
+        self.link.role
     }
 
     /// How messages call its sink.
@@ -467,7 +372,7 @@ impl Relay {
         }
     }
 
-    /// Bytes that went past each of its legs.
+    /// Bytes that went past each of its copies.
     pub fn dropped(&self) -> impl Iterator<Item = u64> {
         let teed = match &self.path {
             Path::Teed(path) => Some(path),
@@ -476,23 +381,29 @@ impl Relay {
         teed.into_iter().flat_map(Teed::dropped)
     }
 
-    /// Whether a relay can feed legs on its way from a pipe to `sink`. On the epoll engine a socket is
+    /// Whether a relay can feed copies on its way from a pipe to `sink`. On the epoll engine a socket is
     /// written to, not spliced into, so it cannot.
-    pub fn takes_legs(sink: &Endpoint) -> bool {
+    pub fn takes_copies(sink: &Endpoint) -> bool {
         matches!(sink.kind(), Kind::Pipe | Kind::Null)
     }
 
     /// Lets it read, or not. A read in flight is taken back; what that read gets all the same is delivered.
-    /// Only a relay through buffers has a gate.
+    /// Only a relay through buffers can be paused.
     ///
     /// # Errors
     /// Only if the ring itself fails.
-    pub fn set_gate(&mut self, gate: Gate, ring: &mut Ring) -> io::Result<()> {
-        let was = std::mem::replace(&mut self.link.gate, gate);
-        match (was, gate) {
-            (Gate::Open, Gate::Shut) => ring.cancel(self.link.token(Operation::Read)),
+    pub fn set_reading(&mut self, reading: Reading, ring: &mut Ring) -> io::Result<()> {
+        let was = std::mem::replace(&mut self.link.reading, reading);
+        match (was, reading) {
+            (Reading::Allowed, Reading::Paused) => ring.cancel(self.link.token(Operation::Read)),
             _ => Ok(()),
         }
+    }
+
+    /// Switches text modes off or on. It takes effect where nothing is torn. A relay without text modes
+    /// has nothing to switch.
+    pub fn set_text(&mut self, wanted: TextSwitch) {
+        self.switch.want(wanted, &mut self.path);
     }
 
     /// Whether a read is in flight.
@@ -529,38 +440,5 @@ impl Relay {
     /// What it has moved so far.
     pub fn counters(&self) -> Counters {
         self.link.counters
-    }
-}
-
-impl Link {
-    fn token(&self, operation: Operation) -> Token {
-        Token::relay(operation, self.id)
-    }
-
-    fn read_failed(&self, errno: Errno) -> Step {
-        let tried = format!("read from {}", self.source_name);
-        Step::End(End::Failed(Error::os(tried, errno)))
-    }
-
-    fn write_failed(&self, errno: Errno) -> Step {
-        let tried = format!("write to {}", self.sink_name);
-        Step::End(End::Failed(Error::os(tried, errno)))
-    }
-
-    /// Which end a failed splice speaks of: a pipe as source cannot fail, so the other end did. The
-    /// kernel may complain of the sink before it looks at the source: if that has nothing to give,
-    /// it ended, and nothing is lost.
-    fn splice_failed(&self, errno: Errno) -> Step {
-        match &self.source {
-            Some(source) if source.kind() != Kind::Pipe => self.read_failed(errno),
-            Some(source) if !source.has_input() => Step::End(End::Delivered),
-            _ => self.write_failed(errno),
-        }
-    }
-
-    /// After EAGAIN: both ends may be the one that must not wait, so both are polled from now on.
-    fn poll_both(&mut self) {
-        let ends = [self.source.as_mut(), self.sink.as_mut()];
-        ends.into_iter().flatten().for_each(Endpoint::turned_nonblocking);
     }
 }

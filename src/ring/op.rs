@@ -35,7 +35,7 @@ pub enum Operation {
     /// The kernel has counted something in the child's memory cgroup.
     MemoryEvent,
     /// The monitor has something to report.
-    MonitorReport,
+    MonitorEvent,
     /// A relay's sink reports an error or that its reader left.
     SinkWatch,
     /// Bytes move from a relay's source straight into its sink.
@@ -48,11 +48,11 @@ pub enum Operation {
     Read,
     /// Bytes are written from a buffer into a relay's sink.
     Write,
-    /// A relay's source has bytes, to be shared out to its legs.
+    /// A relay's source has bytes, to be shared out to its copies.
     Input,
-    /// Bytes of a relay's source are duplicated into a leg's pipe.
+    /// Bytes of a relay's source are duplicated into a copy's pipe.
     Tee,
-    /// A line that stands for dropped bytes is written into a leg's pipe.
+    /// A line that stands for dropped bytes is written into a copy's pipe.
     Mark,
 }
 
@@ -64,7 +64,7 @@ impl Operation {
         Operation::ChildExit,
         Operation::MemoryStall,
         Operation::MemoryEvent,
-        Operation::MonitorReport,
+        Operation::MonitorEvent,
         Operation::SinkWatch,
         Operation::Splice,
         Operation::Fill,
@@ -81,7 +81,7 @@ impl Operation {
     }
 }
 
-/// The name of one operation: what it does, for which relay and which of the relay's legs.
+/// The name of one operation: what it does, for which relay and which of the relay's copies.
 ///
 /// At most one operation of a given name is in flight at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,26 +90,26 @@ pub struct Token {
     pub operation: Operation,
     /// Index of the relay in the session; 0 for operations of the session itself.
     pub relay: u8,
-    /// Index of the leg within the relay; 0 for the main path.
-    pub leg: u16,
+    /// Index of the copy within the relay; 0 for the main path.
+    pub copy: u16,
 }
 
 impl Token {
     /// A token for the session itself.
     pub fn session(operation: Operation) -> Token {
-        Token { operation, relay: 0, leg: 0 }
+        Token { operation, relay: 0, copy: 0 }
     }
 
     /// A token for a relay's main path.
     pub fn relay(operation: Operation, relay: u8) -> Token {
-        Token { operation, relay, leg: 0 }
+        Token { operation, relay, copy: 0 }
     }
 }
 
 /// `user_data` of one submission: the token, the slot that keeps what the operation owns, and which
 /// link of the operation's chain this is (waits come first, 0 is the operation proper).
 ///
-/// Layout, from the low bits: leg 16, relay 8, operation 8, link 8, slot 24.
+/// Layout, from the low bits: copy 16, relay 8, operation 8, link 8, slot 24.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UserData {
     pub(super) token: Token,
@@ -123,7 +123,7 @@ impl UserData {
 
     pub(super) fn encode(self) -> u64 {
         debug_assert!(self.slot < 1 << 24);
-        u64::from(self.token.leg)
+        u64::from(self.token.copy)
             | u64::from(self.token.relay) << 16
             | u64::from(self.token.operation as u8) << 24
             | u64::from(self.link) << 32
@@ -136,7 +136,7 @@ impl UserData {
         }
         let operation = Operation::from_bits((bits >> 24) as u8)?;
         Some(UserData {
-            token: Token { operation, relay: (bits >> 16) as u8, leg: bits as u16 },
+            token: Token { operation, relay: (bits >> 16) as u8, copy: bits as u16 },
             link: (bits >> 32) as u8,
             slot: (bits >> 40) as u32,
         })
@@ -318,7 +318,7 @@ mod tests {
     fn user_data_survives_the_round_trip() {
         for operation in Operation::ALL {
             let data = UserData {
-                token: Token { operation, relay: 0xA5, leg: 0xBEEF },
+                token: Token { operation, relay: 0xA5, copy: 0xBEEF },
                 link: 2,
                 slot: 0x00AB_CDEF,
             };

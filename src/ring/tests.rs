@@ -23,8 +23,8 @@ fn file(fd: &Fd) -> std::fs::File {
     fd.try_clone().expect("duplicate the fd").into()
 }
 
-const SPLICE: Token = Token { operation: Operation::Splice, relay: 1, leg: 0 };
-const POLL: Token = Token { operation: Operation::Signal, relay: 0, leg: 0 };
+const SPLICE: Token = Token { operation: Operation::Splice, relay: 1, copy: 0 };
+const POLL: Token = Token { operation: Operation::Signal, relay: 0, copy: 0 };
 
 /// Waits until something completes; a minute without is a failure.
 fn next(ring: &mut Ring) -> Completion {

@@ -1,0 +1,11 @@
+//! The command's process: its start, its signals, its stops and its end.
+
+pub(crate) mod child;
+pub(crate) mod exit;
+pub(crate) mod fds;
+pub(crate) mod limits;
+pub(crate) mod monitor;
+pub(crate) mod procfs;
+pub(crate) mod signals;
+pub(crate) mod spawn;
+pub(crate) mod startup;

@@ -1,0 +1,99 @@
+//! Where nproxy stands in the shell's job control, and who else holds a pipe.
+
+use std::fmt::Display;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::str::FromStr;
+
+use nix::unistd::{Pid, getpgid, getpgrp, getppid, getsid};
+
+/// Whether nobody would continue our process group once it stopped.
+///
+/// A group is orphaned if no member's parent is in another group of the same session (POSIX, "orphaned
+/// process group"). Members between us and the shell are followed upwards: `sh -c 'nproxy make'` shares
+/// its group with the `sh`.
+pub(crate) fn group_is_orphaned() -> bool {
+    let (group, session) = (getpgrp(), getsid(None));
+    let mut ancestor = getppid();
+    while getpgid(Some(ancestor)) == Ok(group) {
+        match parent_of(ancestor) {
+            Some(parent) => ancestor = parent,
+            None => return true,
+        }
+    }
+    session.is_err() || getsid(Some(ancestor)) != session
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    stat_field(pid, 4).map(Pid::from_raw)
+}
+
+/// A field of `/proc/PID/stat`, by its number in proc_pid_stat(5): the fourth or a later one.
+fn stat_field<T: FromStr>(pid: impl Display, number: usize) -> Option<T> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // "pid (name) state parent …": the name may hold spaces and parentheses, so read from its end.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(number - 3)?.parse().ok()
+}
+
+/// A process that holds a pipe or a terminal open.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) pid: u32,
+    pub(crate) command: String,
+    /// It has ended and is about to let go.
+    pub(crate) exiting: bool,
+}
+
+/// What somebody else may hold open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// The pipe with this inode number.
+    Pipe(u64),
+    /// The terminal with this device number.
+    Terminal(u64),
+}
+
+/// Finds another process that has it open. Only what this user may see of `/proc` is looked at.
+pub(crate) fn holder_of(held: Held) -> Option<Holder> {
+    let own = std::process::id();
+    let pids = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let pid = pids.find(|pid| *pid != own && holds(*pid, held))?;
+    Some(Holder { pid, command: command_of(pid), exiting: is_exiting(pid) })
+}
+
+fn holds(pid: u32, held: Held) -> bool {
+    let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    // Following the link stats the open file itself.
+    let mut open = fds.flatten().filter_map(|fd| fs::metadata(fd.path()).ok());
+    open.any(|file| match (held, file.mode() & libc::S_IFMT) {
+        (Held::Pipe(inode), libc::S_IFIFO) => file.ino() == inode,
+        (Held::Terminal(device), libc::S_IFCHR) => file.rdev() == device,
+        _ => false,
+    })
+}
+
+fn is_exiting(pid: u32) -> bool {
+    /// Of the kernel's task flags (include/linux/sched.h).
+    const PF_EXITING: u32 = 4;
+    stat_field(pid, 9).is_some_and(|flags: u32| flags & PF_EXITING != 0)
+}
+
+/// Whether a signal that kills by default would kill this process: it neither handles nor ignores it.
+pub(crate) fn dies_of(pid: u32, signal: i32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let has = |field: &str| {
+        let sets = status.lines().filter_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
+        sets.filter_map(|set| u64::from_str_radix(set, 16).ok())
+            .any(|set| set >> (signal - 1) & 1 == 1)
+    };
+    !has("SigCgt") && !has("SigIgn") && !has("SigBlk")
+}
+
+fn command_of(pid: u32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
+    words.join(" ")
+}

@@ -1,0 +1,231 @@
+//! Which signals nproxy takes, how they reach the loop, and how it dies by one.
+//!
+//! Everything that may be forwarded is blocked before the child exists and read from a signalfd, so
+//! signals and the child's exit come to the loop in order, through the ring. What was ignored when
+//! nproxy started stays ignored, here and in the child.
+
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::startup::{self, is_ignored};
+use crate::error::Error;
+use crate::ring::Fd;
+
+/// Signals that are nproxy's own affair: those that cannot be blocked, those that say that nproxy itself
+/// is at fault, and the two with which the terminal stops a reader or writer in the background.
+const NEVER_TAKEN: [i32; 10] = [
+    libc::SIGKILL,
+    libc::SIGSTOP,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
+
+/// The signals taken, and the state they were in before.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    source: SignalFd,
+    fd: Fd,
+    inherited_mask: SigSet,
+    /// SIGCHLD was ignored: the child gets it back that way, we cannot use it so.
+    sigchld_was_ignored: bool,
+}
+
+/// Who is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// All of our process group: a key would have reached them all, had the terminal not been raw.
+    OurGroup,
+    /// This process alone.
+    Ourselves,
+}
+
+/// What the kernel says of one signal that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    pub(crate) signal: i32,
+    /// The terminal (or the kernel in its name) sent it to the whole foreground group.
+    pub(crate) from_terminal: bool,
+}
+
+impl Signals {
+    /// Blocks every signal that may be forwarded and opens a signalfd for them.
+    ///
+    /// # Errors
+    /// What signalfd(2) says.
+    pub(crate) fn take() -> Result<Signals, Error> {
+        let failed = |errno: Errno| Error::os("take over signals", errno);
+        let sigchld_was_ignored = is_ignored(libc::SIGCHLD);
+        if sigchld_was_ignored {
+            // Ignored, it would reap the child behind our back.
+            set_disposition(libc::SIGCHLD, SigHandler::SigDfl).map_err(failed)?;
+        }
+        let taken = takable();
+        let inherited_mask = taken.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
+        let source = SignalFd::with_flags(&taken, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(failed)?;
+        let fd = std::os::fd::AsFd::as_fd(&source).try_clone_to_owned();
+        let fd: OwnedFd = fd.map_err(|error| Error::os("take over signals", error))?;
+        Ok(Signals { source, fd: Rc::new(fd), inherited_mask, sigchld_was_ignored })
+    }
+
+    /// The fd that becomes readable when a signal has arrived.
+    pub(crate) fn fd(&self) -> &Fd {
+        &self.fd
+    }
+
+    /// The next signal that has arrived, but for those that nproxy sent itself.
+    pub(crate) fn next(&self) -> Option<Arrival> {
+        loop {
+            let info = self.source.read_signal().ok().flatten()?;
+            let own = info.ssi_code <= 0 && info.ssi_pid == std::process::id();
+            if !own {
+                let signal = info.ssi_signo as i32;
+                // A timer that was set before exec(2) is ours alone: the kernel speaks, but to nobody else.
+                let timer = matches!(signal, libc::SIGALRM | libc::SIGVTALRM | libc::SIGPROF);
+                let from_terminal = info.ssi_code == libc::SI_KERNEL && !timer;
+                return Some(Arrival { signal, from_terminal });
+            }
+        }
+    }
+
+    /// What the child needs to start with the signal state that nproxy was started with.
+    pub(crate) fn inheritance(&self) -> Inheritance {
+        Inheritance {
+            mask: self.inherited_mask,
+            ignore_sigpipe: startup::sigpipe_was_ignored(),
+            ignore_sigchld: self.sigchld_was_ignored,
+        }
+    }
+
+    /// Gives signals their inherited effect back: from here on they end nproxy, not the child.
+    pub(crate) fn release(&self) {
+        let _ = self.inherited_mask.thread_set_mask();
+    }
+
+    /// Gives signals their inherited effect back, and this one its effect now.
+    pub(crate) fn raise(&self, signal: i32) {
+        self.release();
+        // SAFETY: raise(3) has no memory effects; no handler of ours but those for faults is installed.
+        unsafe { libc::raise(signal) };
+    }
+
+    /// Whether a SIGCONT has arrived that nobody has read yet.
+    pub(crate) fn continue_is_pending(&self) -> bool {
+        let mut pending = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: sigpending(2) fills in the set that it is given; all zeroes is an empty one.
+        unsafe {
+            libc::sigpending(pending.as_mut_ptr());
+            libc::sigismember(pending.as_ptr(), libc::SIGCONT) == 1
+        }
+    }
+
+    /// Stops this process by `signal` until it is continued, with the signal's default effect.
+    pub(crate) fn stop(&self, whom: Whom, signal: i32) {
+        let stop = if is_ignored(signal) { libc::SIGSTOP } else { signal };
+        let mut only = SigSet::empty();
+        add(&mut only, stop);
+        // SAFETY: kill(2) and raise(3) have no memory effects; no handler is installed.
+        unsafe {
+            match whom {
+                Whom::OurGroup if stop == signal => libc::kill(0, signal),
+                Whom::OurGroup | Whom::Ourselves => libc::raise(stop),
+            }
+        };
+        // Blocked until now, it takes effect here, and this returns when SIGCONT comes.
+        let _ = only.thread_unblock();
+        if stop != libc::SIGTTIN && stop != libc::SIGTTOU {
+            let _ = only.thread_block();
+        }
+    }
+}
+
+/// The signal state that the child starts with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inheritance {
+    mask: SigSet,
+    ignore_sigpipe: bool,
+    ignore_sigchld: bool,
+}
+
+impl Inheritance {
+    /// Sets this process up so. Runs between fork and exec: system calls only.
+    ///
+    /// # Errors
+    /// What sigaction(2) or sigprocmask(2) says.
+    pub(crate) fn apply(&self) -> Result<(), Errno> {
+        let handler = |ignored| if ignored { SigHandler::SigIgn } else { SigHandler::SigDfl };
+        set_disposition(libc::SIGPIPE, handler(self.ignore_sigpipe))?;
+        set_disposition(libc::SIGCHLD, handler(self.ignore_sigchld))?;
+        self.mask.thread_set_mask()
+    }
+}
+
+/// Sends our process group the signal that a key would have sent it, had the terminal not been raw. It has no effect
+/// on this process.
+pub(crate) fn signal_group(signal: i32) {
+    let _ = set_disposition(signal, SigHandler::SigIgn);
+    // SAFETY: kill(2) has no memory effects.
+    unsafe { libc::kill(0, signal) };
+}
+
+/// Dies by `signal`, without a core dump: the child has left its own. Returns only if the signal does
+/// not kill, as for pid 1.
+pub(crate) fn die_by(signal: i32) {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
+    }
+    let _ = nix::sys::prctl::set_dumpable(false);
+    let _ = set_disposition(signal, SigHandler::SigDfl);
+    let mut only = SigSet::empty();
+    add(&mut only, signal);
+    let _ = only.thread_unblock();
+    // SAFETY: raise(3) has no memory effects; the default disposition runs no code of ours.
+    unsafe { libc::raise(signal) };
+}
+
+fn set_disposition(signal: i32, handler: SigHandler) -> Result<(), Errno> {
+    // Real-time signals never get here: their disposition is left as it was inherited.
+    let Ok(signal) = Signal::try_from(signal) else { return Ok(()) };
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: only default or ignore is ever set, so no code of ours runs in a handler.
+    unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// Every signal that may be forwarded, and SIGCHLD.
+fn takable() -> SigSet {
+    let mut taken = SigSet::empty();
+    for signal in 1..=libc::SIGRTMAX() {
+        let ignored = match signal {
+            libc::SIGPIPE => startup::sigpipe_was_ignored(),
+            _ => is_ignored(signal),
+        };
+        if !NEVER_TAKEN.contains(&signal) && !ignored {
+            add(&mut taken, signal);
+        }
+    }
+    taken
+}
+
+/// Adds a signal that `nix::Signal` may not name, such as a real-time one.
+fn add(set: &mut SigSet, signal: i32) {
+    let mut raw = *set.as_ref();
+    // SAFETY: `raw` is an initialised set; a number the C library keeps for itself is refused, not added.
+    unsafe {
+        libc::sigaddset(&mut raw, signal);
+        *set = SigSet::from_sigset_t_unchecked(raw);
+    }
+}

@@ -1,0 +1,93 @@
+//! The two ends of a relay and its counters: what every path works on.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::endpoint::{Endpoint, Kind};
+use super::route::{Counters, End, Reading, Role, Stream};
+use crate::error::Error;
+use crate::ring::{Operation, Token};
+
+/// A busy transfer that has moved nothing for this long from an empty source is re-armed behind a
+/// poll, which holds no kernel worker.
+pub(super) const IDLE_AFTER: Duration = Duration::from_millis(20);
+
+/// The most that one operation is asked to move, in bytes: what the largest unprivileged pipe holds.
+pub(super) const TRANSFER: u32 = 1 << 20;
+
+/// Whether a relay may take more from its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// So many bytes at the most.
+    UpTo(u32),
+    /// Nothing now.
+    Held,
+}
+
+/// What every path works on: the two ends and the books.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: u8,
+    pub(super) stream: Stream,
+    pub(super) role: Role,
+    pub(super) source: Option<Endpoint>,
+    pub(super) sink: Option<Endpoint>,
+    pub(super) source_name: String,
+    pub(super) sink_name: String,
+    /// What the ends are, also after the end.
+    pub(super) kinds: (Kind, Kind),
+    pub(super) reading: Reading,
+    pub(super) counters: Counters,
+}
+
+/// What a path wants done after it has seen a completion.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Go on.
+    Continue,
+    /// Splice is refused at this pair of ends and nothing has moved: copy instead.
+    Refused,
+    /// It is over.
+    End(End),
+}
+
+impl Link {
+    pub(super) fn token(&self, operation: Operation) -> Token {
+        Token::relay(operation, self.id)
+    }
+
+    pub(super) fn read_failed(&self, errno: Errno) -> Step {
+        let tried = format!("read from {}", self.source_name);
+        Step::End(End::Failed(Error::os(tried, errno)))
+    }
+
+    pub(super) fn write_failed(&self, errno: Errno) -> Step {
+        let tried = format!("write to {}", self.sink_name);
+        Step::End(End::Failed(Error::os(tried, errno)))
+    }
+
+    /// Which end a failed splice speaks of: a pipe as source cannot fail, so the other end did. The
+    /// kernel may complain of the sink before it looks at the source: if that has nothing to give,
+    /// it ended, and nothing is lost.
+    pub(super) fn splice_failed(&self, errno: Errno) -> Step {
+        match &self.source {
+            Some(source) if source.kind() != Kind::Pipe => self.read_failed(errno),
+            Some(source) if !source.has_input() => Step::End(End::Delivered),
+            _ => self.write_failed(errno),
+        }
+    }
+
+    /// After EAGAIN: both ends may be the one that must not wait, so both are polled from now on.
+    pub(super) fn poll_both(&mut self) {
+        let ends = [self.source.as_mut(), self.sink.as_mut()];
+        ends.into_iter().flatten().for_each(Endpoint::turned_nonblocking);
+    }
+
+    /// Counts a transfer that went into the sink without leaving the kernel.
+    pub(super) fn delivered(&mut self, moved: u32) {
+        self.counters.operations += 1;
+        self.counters.bytes += u64::from(moved);
+        self.counters.spliced += u64::from(moved);
+    }
+}

@@ -1,0 +1,413 @@
+//! The fixed-buffer path: for text work, and between ends that the kernel refuses to splice.
+//!
+//! Two buffers take turns: one is read into while the other is written out. Nothing else is ever
+//! held, and a read is submitted only into a buffer whose bytes have all been passed on. The buffers of a pipe are
+//! made when its first byte has come: many a command never writes to its stderr.
+
+use std::io;
+use std::ops::Range;
+use std::time::{Instant, SystemTime};
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+
+use crate::relay::endpoint::{Endpoint, Kind};
+use crate::relay::flow::TextSwitch;
+use crate::relay::link::{Link, Reads, Step};
+use crate::relay::result::TransferResult;
+use crate::relay::route::{End, Reading, TextWork};
+use crate::ring::{Buffer, Op, Operation, Ring};
+use crate::text::{Arrival, Filter, Progress, line_ends};
+
+/// Size of each of the two buffers, in bytes.
+pub(in crate::relay) const BUFFER: usize = 256 << 10;
+
+/// Source and sink joined by two buffers.
+#[derive(Debug)]
+pub(in crate::relay) struct Buffered {
+    /// Read into; with the kernel while a read is in flight.
+    input: Option<Buffer>,
+    /// The bytes of `input` that have not been passed on.
+    filled: Range<usize>,
+    /// Written out; with the kernel while a write is in flight.
+    output: Option<Buffer>,
+    /// The bytes of `output` that have not been written.
+    pending: Range<usize>,
+    source_ended: bool,
+    /// The last byte delivered: where the end of input is a character, it matters whether a line is open.
+    last: Option<u8>,
+    /// That character is on its way; it is none of the stream's bytes.
+    ending: bool,
+    /// `filled` is the beginning of a line whose rest is already waiting in the source.
+    completing_line: bool,
+    /// Lines that have ended while there were text modes to work on them.
+    lines: u64,
+    text: Option<Text>,
+    buffers: Buffers,
+}
+
+/// Whether the two buffers are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Buffers {
+    /// Not before there is something to put into them.
+    Unmade,
+    /// A poll will tell when there is.
+    Awaited,
+    Due,
+    Made,
+}
+
+/// The text work of one relay.
+#[derive(Debug)]
+struct Text {
+    filter: Filter,
+    started: Instant,
+    mode: Mode,
+    /// When the bytes in `input` came.
+    arrival: Arrival,
+}
+
+/// Whether the filter is at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    On,
+    /// Until it is neutral.
+    Settling,
+    Off,
+    /// Until a line ends: where in a line or sequence the stream is now is not known.
+    Joining,
+}
+
+impl Buffered {
+    pub(in crate::relay) fn new(text: Option<TextWork>) -> Buffered {
+        let text = text.map(|work| Text {
+            filter: Filter::new(&work.modes),
+            started: work.started,
+            mode: Mode::On,
+            arrival: Arrival::default(),
+        });
+        Buffered {
+            text,
+            buffers: Buffers::Unmade,
+            input: None,
+            filled: 0..0,
+            output: None,
+            pending: 0..0,
+            source_ended: false,
+            last: None,
+            ending: false,
+            completing_line: false,
+            lines: 0,
+        }
+    }
+
+    pub(in crate::relay) fn advance(
+        &mut self,
+        link: &Link,
+        reads: Reads,
+        ring: &mut Ring,
+    ) -> io::Result<()> {
+        let (Some(source), Some(sink)) = (&link.source, &link.sink) else { return Ok(()) };
+        if self.buffers != Buffers::Made {
+            let waits = source.kind() == Kind::Pipe && sink.kind() != Kind::Leader;
+            match self.buffers {
+                Buffers::Unmade if waits && reads == Reads::Held => return Ok(()),
+                Buffers::Unmade if waits => {
+                    let op = Op::poll(source.fd(), PollFlags::POLLIN);
+                    ring.submit(link.token(Operation::Input), op)?;
+                    self.buffers = Buffers::Awaited;
+                    return Ok(());
+                }
+                Buffers::Awaited => return Ok(()),
+                Buffers::Unmade | Buffers::Due | Buffers::Made => {
+                    self.input = Some(ring.buffer(BUFFER));
+                    self.output = Some(ring.buffer(BUFFER));
+                    self.buffers = Buffers::Made;
+                }
+            }
+        }
+        self.pass_on(source, sink);
+        if let Reads::UpTo(most) = reads
+            && link.reading == Reading::Allowed
+            && !self.source_ended
+            && (self.filled.is_empty() || self.completing_line)
+            && let Some(input) = self.input.take()
+        {
+            let op = read(source, input, self.filled.end).at_most(most as usize);
+            ring.submit(link.token(Operation::Read), op)?;
+        }
+        if !self.pending.is_empty()
+            && let Some(output) = self.output.take()
+        {
+            let op = write(sink, output, self.pending.clone());
+            ring.submit(link.token(Operation::Write), op)?;
+        }
+        Ok(())
+    }
+
+    /// Hands what was read over to be written, once the last write is through.
+    fn pass_on(&mut self, source: &Endpoint, sink: &Endpoint) {
+        let (Some(input), Some(output)) = (&mut self.input, &mut self.output) else { return };
+        if self.filled.is_empty() || !self.pending.is_empty() || self.completing_line {
+            return;
+        }
+        let whole = self.filled.clone();
+        let cut = match sink.kind() {
+            Kind::File if !self.source_ended => line_cut(&input.bytes()[whole.clone()], source),
+            _ => whole.len(),
+        };
+        let end = whole.start + cut;
+        match &mut self.text {
+            None | Some(Text { mode: Mode::Off, .. }) => {
+                let tail = end..whole.end;
+                output.bytes_mut()[..tail.len()].copy_from_slice(&input.bytes()[tail.clone()]);
+                std::mem::swap(input, output);
+                self.pending = whole.start..end;
+                self.filled = 0..tail.len();
+                self.completing_line = !tail.is_empty();
+            }
+            Some(text) => {
+                let bytes = &input.bytes()[whole.start..end];
+                let done = text.work(bytes, output.bytes_mut());
+                self.lines += line_ends(&bytes[..done.consumed]) as u64;
+                self.pending = 0..done.produced;
+                self.filled.start += done.consumed;
+                if self.filled.start == end {
+                    input.bytes_mut().copy_within(end..whole.end, 0);
+                    self.filled = 0..whole.end - end;
+                    self.completing_line = !self.filled.is_empty();
+                } else if done.produced == 0 {
+                    // The mode has changed before these bytes.
+                    self.pass_on(source, sink);
+                }
+            }
+        }
+    }
+
+    pub(in crate::relay) fn complete(
+        &mut self,
+        operation: Operation,
+        result: TransferResult,
+        buffer: Option<Buffer>,
+        link: &mut Link,
+    ) -> Step {
+        match operation {
+            Operation::Input => self.polled(result, link),
+            Operation::Read => {
+                self.input = buffer;
+                self.read(result, link)
+            }
+            _ => {
+                self.output = buffer;
+                self.wrote(result, link)
+            }
+        }
+    }
+
+    fn polled(&mut self, result: TransferResult, link: &mut Link) -> Step {
+        self.buffers = Buffers::Unmade;
+        match result {
+            TransferResult::Moved(events) if events & PollFlags::POLLIN.bits() as u32 != 0 => {
+                self.buffers = Buffers::Due;
+                Step::Continue
+            }
+            // A hang-up without input: nothing ever came.
+            TransferResult::Moved(_) => {
+                self.source_ended = true;
+                self.end_if_drained(link)
+            }
+            TransferResult::Failed(errno) => link.read_failed(errno),
+            _ => Step::Continue,
+        }
+    }
+
+    fn read(&mut self, result: TransferResult, link: &mut Link) -> Step {
+        match result {
+            TransferResult::Moved(moved) => {
+                self.filled.end += moved as usize;
+                self.completing_line = false;
+                link.counters.taken += u64::from(moved);
+                if let Some(text) = &mut self.text {
+                    text.arrive();
+                }
+                Step::Continue
+            }
+            TransferResult::EndOfFile => {
+                self.source_ended = true;
+                self.completing_line = false;
+                self.end_if_drained(link)
+            }
+            // What a pty says once nobody has its other end open any more.
+            TransferResult::Failed(Errno::EIO) if link.kinds.0 == Kind::Leader => {
+                self.source_ended = true;
+                self.end_if_drained(link)
+            }
+            TransferResult::WouldBlock => {
+                link.poll_both();
+                Step::Continue
+            }
+            TransferResult::Again | TransferResult::Cancelled => Step::Continue,
+            TransferResult::Refused => link.read_failed(Errno::EINVAL),
+            TransferResult::ReaderLeft => link.read_failed(Errno::ECONNRESET),
+            TransferResult::Failed(errno) => link.read_failed(errno),
+        }
+    }
+
+    fn wrote(&mut self, result: TransferResult, link: &mut Link) -> Step {
+        match result {
+            TransferResult::Moved(moved) => {
+                self.pending.start += moved as usize;
+                if self.ending {
+                    return self.end_if_drained(link);
+                }
+                let written = self.output.as_ref().map(Buffer::bytes);
+                self.last = written.and_then(|bytes| Some(*bytes.get(self.pending.start - 1)?));
+                let counters = &mut link.counters;
+                counters.operations += 1;
+                counters.bytes += u64::from(moved);
+                counters.copied += u64::from(moved);
+                self.end_if_drained(link)
+            }
+            TransferResult::WouldBlock => {
+                link.poll_both();
+                Step::Continue
+            }
+            TransferResult::Again | TransferResult::Cancelled => Step::Continue,
+            TransferResult::ReaderLeft => Step::End(End::ReaderLeft),
+            // A write of some bytes that writes none: the device takes no more.
+            TransferResult::EndOfFile => link.write_failed(Errno::ENOSPC),
+            TransferResult::Refused => link.write_failed(Errno::EINVAL),
+            TransferResult::Failed(errno) => link.write_failed(errno),
+        }
+    }
+
+    fn end_if_drained(&mut self, link: &Link) -> Step {
+        if !self.source_ended || self.held() > 0 {
+            return Step::Continue;
+        }
+        // Pipes and files are ended by closing them; a terminal stays, and is told by a character.
+        if let (Some(sink), Some(output)) = (&link.sink, &mut self.output)
+            && sink.kind() == Kind::Leader
+            && link.kinds.0 != Kind::Terminal
+            && !std::mem::replace(&mut self.ending, true)
+        {
+            let end = sink.end_of_input(self.last);
+            output.bytes_mut()[..end.len()].copy_from_slice(&end);
+            self.pending = 0..end.len();
+            if !end.is_empty() {
+                return Step::Continue;
+            }
+        }
+        Step::End(End::Delivered)
+    }
+
+    /// Lines that have ended under text modes; `None` without any.
+    pub(in crate::relay) fn lines(&self) -> Option<u64> {
+        self.text.as_ref().map(|_| self.lines)
+    }
+
+    pub(in crate::relay) fn is_armed(&self) -> bool {
+        match self.buffers {
+            Buffers::Unmade | Buffers::Due => false,
+            Buffers::Awaited => true,
+            Buffers::Made => self.input.is_none(),
+        }
+    }
+
+    /// Whether nothing is in flight and nothing held.
+    pub(in crate::relay) fn is_idle(&self) -> bool {
+        let free = match self.buffers {
+            Buffers::Unmade => true,
+            Buffers::Awaited | Buffers::Due => false,
+            Buffers::Made => self.input.is_some() && self.output.is_some(),
+        };
+        free && self.held() == 0 && !self.source_ended
+    }
+
+    /// Switches the filter off where it is neutral, or on.
+    pub(in crate::relay) fn want(&mut self, wanted: TextSwitch) {
+        let Some(text) = &mut self.text else { return };
+        text.mode = match (wanted, text.mode) {
+            (TextSwitch::Off, Mode::On) => Mode::Settling,
+            (TextSwitch::On, Mode::Off) => {
+                text.filter.rejoin();
+                Mode::Joining
+            }
+            (TextSwitch::On, Mode::Settling) => Mode::On,
+            (TextSwitch::Off, Mode::Joining) => Mode::Off,
+            (_, mode) => mode,
+        };
+    }
+
+    /// Whether text modes were asked for and are off.
+    pub(in crate::relay) fn is_raw(&self) -> bool {
+        self.text.as_ref().is_some_and(|text| text.mode == Mode::Off)
+    }
+
+    pub(in crate::relay) fn held(&self) -> u64 {
+        (self.filled.len() + self.pending.len()) as u64
+    }
+}
+
+impl Text {
+    /// Moves bytes from one buffer to the other as the mode says, as far as one mode reaches.
+    fn work(&mut self, bytes: &[u8], output: &mut [u8]) -> Progress {
+        match self.mode {
+            Mode::On => self.filter.filter(bytes, output, self.arrival),
+            Mode::Settling => {
+                let done = self.filter.settle(bytes, output, self.arrival);
+                if self.filter.is_neutral() {
+                    self.mode = Mode::Off;
+                }
+                done
+            }
+            Mode::Off | Mode::Joining => {
+                let end = bytes.iter().position(|byte| *byte == b'\n');
+                let reach = end.unwrap_or(bytes.len()).min(output.len());
+                output[..reach].copy_from_slice(&bytes[..reach]);
+                if end == Some(reach) {
+                    // The line feed is the filter's: it then knows that a line starts.
+                    self.mode = Mode::On;
+                }
+                Progress { consumed: reach, produced: reach }
+            }
+        }
+    }
+
+    /// Reads both clocks, once for each chunk.
+    fn arrive(&mut self) {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.arrival = Arrival { wall, elapsed: self.started.elapsed() };
+    }
+}
+
+/// How much of `bytes` may go into a file that others may write to as well: whole lines, as long as
+/// the rest of the last one is already on its way. What two writers append then stays line by line.
+fn line_cut(bytes: &[u8], source: &Endpoint) -> usize {
+    match bytes.iter().rposition(|byte| *byte == b'\n') {
+        Some(last) if last + 1 < bytes.len() && source.has_input() => last + 1,
+        _ => bytes.len(),
+    }
+}
+
+fn read(source: &Endpoint, buffer: Buffer, start: usize) -> Op {
+    match source.kind() {
+        Kind::File => Op::read_file(source.fd(), buffer, start),
+        _ if source.is_nonblocking() => {
+            Op::read(source.fd(), buffer, start).after(source.fd(), PollFlags::POLLIN)
+        }
+        _ => Op::read(source.fd(), buffer, start),
+    }
+}
+
+fn write(sink: &Endpoint, buffer: Buffer, range: Range<usize>) -> Op {
+    match sink.kind() {
+        Kind::File => Op::write_file(sink.fd(), buffer, range),
+        _ if sink.is_nonblocking() => {
+            Op::write(sink.fd(), buffer, range).after(sink.fd(), PollFlags::POLLOUT)
+        }
+        // It could not be reopened without blocking: a worker may block in our place.
+        Kind::Terminal => Op::write(sink.fd(), buffer, range).on_worker(),
+        _ => Op::write(sink.fd(), buffer, range),
+    }
+}

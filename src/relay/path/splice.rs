@@ -1,0 +1,326 @@
+//! The zero-copy path: pages move from pipe to pipe, or between a pipe and something else.
+//!
+//! An idle source is polled and the splice soft-linked behind the poll, so no kernel worker waits for
+//! it; a busy one gets its splice directly, which is where the next byte finds it fastest.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nix::poll::PollFlags;
+
+use crate::error::Error;
+use crate::relay::endpoint::Endpoint;
+use crate::relay::link::{IDLE_AFTER, Link, Reads, Step, TRANSFER};
+use crate::relay::result::TransferResult;
+use crate::relay::route::End;
+use crate::ring::{Op, Operation, Ring};
+
+/// One splice, again and again, between the same two ends.
+#[derive(Debug)]
+struct Hop {
+    operation: Operation,
+    arming: Arming,
+    /// When the operation in flight was submitted.
+    in_flight: Option<Instant>,
+}
+
+/// How the next splice waits for input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arming {
+    /// Behind a poll: the source has been silent.
+    Polled,
+    /// In a worker: bytes keep coming.
+    Direct,
+}
+
+impl Hop {
+    fn new(operation: Operation) -> Hop {
+        Hop { operation, arming: Arming::Polled, in_flight: None }
+    }
+
+    fn submit(
+        &mut self,
+        from: &Endpoint,
+        to: &Endpoint,
+        len: u32,
+        link: &Link,
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<()> {
+        let mut op = Op::splice(from.fd(), to.fd(), len);
+        if self.arming == Arming::Polled || from.is_nonblocking() {
+            op = op.after(from.fd(), PollFlags::POLLIN);
+        }
+        if to.is_nonblocking() {
+            op = op.after(to.fd(), PollFlags::POLLOUT);
+        }
+        ring.submit(link.token(self.operation), op)?;
+        self.in_flight = Some(now);
+        Ok(())
+    }
+
+    fn complete(&mut self, result: TransferResult) {
+        self.in_flight = None;
+        self.arming = match result {
+            TransferResult::Moved(_) => Arming::Direct,
+            _ => Arming::Polled,
+        };
+    }
+
+    /// When to look whether the operation in flight waits for an idle source.
+    fn deadline(&self) -> Option<Instant> {
+        match self.arming {
+            Arming::Direct => self.in_flight.map(|since| since + IDLE_AFTER),
+            Arming::Polled => None,
+        }
+    }
+
+    /// Takes an operation back that holds a worker for an idle source. One that waits for its sink
+    /// stays: it completes as soon as there is room.
+    fn on_time(
+        &mut self,
+        from: &Endpoint,
+        link: &Link,
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<()> {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return Ok(());
+        }
+        self.arming = Arming::Polled;
+        if from.has_input() {
+            return Ok(());
+        }
+        ring.cancel(link.token(self.operation))
+    }
+}
+
+/// Source and sink joined by one splice.
+#[derive(Debug)]
+pub(in crate::relay) struct Direct {
+    hop: Hop,
+}
+
+impl Direct {
+    pub(in crate::relay) fn new() -> Direct {
+        Direct { hop: Hop::new(Operation::Splice) }
+    }
+
+    pub(in crate::relay) fn advance(
+        &mut self,
+        link: &Link,
+        reads: Reads,
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<()> {
+        match (&link.source, &link.sink) {
+            (Some(source), Some(sink))
+                if let Reads::UpTo(most) = reads
+                    && self.hop.in_flight.is_none() =>
+            {
+                self.hop.submit(source, sink, most, link, ring, now)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(in crate::relay) fn complete(&mut self, result: TransferResult, link: &mut Link) -> Step {
+        self.hop.complete(result);
+        match result {
+            TransferResult::Moved(moved) => {
+                link.counters.taken += u64::from(moved);
+                link.delivered(moved);
+                Step::Continue
+            }
+            TransferResult::EndOfFile => Step::End(End::Delivered),
+            TransferResult::WouldBlock => {
+                link.poll_both();
+                Step::Continue
+            }
+            TransferResult::Again | TransferResult::Cancelled => Step::Continue,
+            TransferResult::Refused if link.counters.operations == 0 => Step::Refused,
+            TransferResult::Refused => link.splice_failed(nix::errno::Errno::EINVAL),
+            TransferResult::ReaderLeft => Step::End(End::ReaderLeft),
+            TransferResult::Failed(errno) => link.splice_failed(errno),
+        }
+    }
+
+    pub(in crate::relay) fn deadline(&self) -> Option<Instant> {
+        self.hop.deadline()
+    }
+
+    pub(in crate::relay) fn on_time(
+        &mut self,
+        link: &Link,
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<()> {
+        match &link.source {
+            Some(source) => self.hop.on_time(source, link, ring, now),
+            None => Ok(()),
+        }
+    }
+
+    pub(in crate::relay) fn is_armed(&self) -> bool {
+        self.hop.in_flight.is_some()
+    }
+}
+
+/// How filling and draining a broker pipe go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::relay) enum Turns {
+    /// Both may be in flight.
+    Overlap,
+    /// One after the other: a drain that blocks keeps the broker locked, and a fill would wait for that
+    /// lock while it holds the source's.
+    Alternate,
+}
+
+/// Source and sink joined by two splices and the broker pipe between them.
+#[derive(Debug)]
+pub(in crate::relay) struct Brokered {
+    turns: Turns,
+    fill: Hop,
+    drain: Hop,
+    broker_in: Endpoint,
+    broker_out: Endpoint,
+    /// Bytes in the broker.
+    held: u64,
+    source_ended: bool,
+}
+
+impl Brokered {
+    /// # Errors
+    /// When the broker pipe cannot be made.
+    pub(in crate::relay) fn new(turns: Turns, pipe_size: Option<u32>) -> Result<Brokered, Error> {
+        let failed = |error| Error::os("make a broker pipe", error);
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        let end = |fd: OwnedFd| Endpoint::new(fd).map_err(|errno| failed(errno.into()));
+        let (broker_out, broker_in) = (end(reader.into())?, end(writer.into())?);
+        broker_in.grow(pipe_size);
+        Ok(Brokered {
+            turns,
+            fill: Hop::new(Operation::Fill),
+            drain: Hop::new(Operation::Drain),
+            broker_in,
+            broker_out,
+            held: 0,
+            source_ended: false,
+        })
+    }
+
+    pub(in crate::relay) fn advance(
+        &mut self,
+        link: &Link,
+        reads: Reads,
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<()> {
+        if let Some(source) = &link.source
+            && let Reads::UpTo(most) = reads
+            && !self.source_ended
+            && (self.turns == Turns::Overlap || self.held == 0)
+            && self.fill.in_flight.is_none()
+        {
+            self.fill.submit(source, &self.broker_in, most, link, ring, now)?;
+        }
+        if let Some(sink) = &link.sink
+            && self.held > 0
+            && self.drain.in_flight.is_none()
+        {
+            // The broker holds these bytes already, so only the sink can make this wait.
+            self.drain.arming = Arming::Direct;
+            let len = self.held.min(TRANSFER.into()) as u32;
+            self.drain.submit(&self.broker_out, sink, len, link, ring, now)?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::relay) fn complete(
+        &mut self,
+        operation: Operation,
+        result: TransferResult,
+        link: &mut Link,
+    ) -> Step {
+        match operation {
+            Operation::Fill => self.filled(result, link),
+            _ => self.drained(result, link),
+        }
+    }
+
+    fn filled(&mut self, result: TransferResult, link: &mut Link) -> Step {
+        self.fill.complete(result);
+        match result {
+            TransferResult::Moved(moved) => {
+                self.held += u64::from(moved);
+                link.counters.taken += u64::from(moved);
+                link.counters.operations += 1;
+                Step::Continue
+            }
+            TransferResult::EndOfFile => {
+                self.source_ended = true;
+                self.end_if_drained()
+            }
+            TransferResult::WouldBlock => {
+                link.poll_both();
+                Step::Continue
+            }
+            TransferResult::Again | TransferResult::Cancelled => Step::Continue,
+            TransferResult::Refused if link.counters.operations == 0 => Step::Refused,
+            TransferResult::Refused => link.read_failed(nix::errno::Errno::EINVAL),
+            TransferResult::ReaderLeft => link.read_failed(nix::errno::Errno::ECONNRESET),
+            TransferResult::Failed(errno) => link.read_failed(errno),
+        }
+    }
+
+    fn drained(&mut self, result: TransferResult, link: &mut Link) -> Step {
+        self.drain.complete(result);
+        match result {
+            TransferResult::Moved(moved) => {
+                self.held -= u64::from(moved);
+                link.delivered(moved);
+                self.end_if_drained()
+            }
+            TransferResult::WouldBlock => {
+                link.poll_both();
+                Step::Continue
+            }
+            TransferResult::Again | TransferResult::Cancelled => Step::Continue,
+            TransferResult::ReaderLeft => Step::End(End::ReaderLeft),
+            // The broker is held open by us, so it cannot end; a sink that refuses has failed.
+            TransferResult::EndOfFile | TransferResult::Refused => {
+                link.write_failed(nix::errno::Errno::EINVAL)
+            }
+            TransferResult::Failed(errno) => link.write_failed(errno),
+        }
+    }
+
+    fn end_if_drained(&self) -> Step {
+        if self.source_ended && self.held == 0 { Step::End(End::Delivered) } else { Step::Continue }
+    }
+
+    pub(in crate::relay) fn deadline(&self) -> Option<Instant> {
+        self.fill.deadline()
+    }
+
+    pub(in crate::relay) fn on_time(
+        &mut self,
+        link: &Link,
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<()> {
+        match &link.source {
+            Some(source) => self.fill.on_time(source, link, ring, now),
+            None => Ok(()),
+        }
+    }
+
+    pub(in crate::relay) fn is_armed(&self) -> bool {
+        self.fill.in_flight.is_some()
+    }
+
+    pub(in crate::relay) fn held(&self) -> u64 {
+        self.held
+    }
+}

@@ -1,0 +1,268 @@
+//! The zero-copy path with copies: what is in the source is first duplicated into every copy's pipe by
+//! tee, then exactly that much moves on into the sink.
+//!
+//! tee always begins at the head of the pipe, and a copy may have room for less than another. So each
+//! copy is *ahead* of the sink by what it has got of the bytes that still lie in the source; no more
+//! moves on than every copy has, and only a copy that is not ahead gets more.
+
+use std::fmt::Write as _;
+use std::io;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+
+use crate::relay::endpoint::Endpoint;
+use crate::relay::link::{Link, Reads, Step, TRANSFER};
+use crate::relay::result::TransferResult;
+use crate::relay::route::{End, Feed, OnFull};
+use crate::ring::{Buffer, Full, Op, Operation, Ring, Token};
+
+/// Room for a gap marker, in bytes.
+const MARKER: usize = 128;
+
+/// Source and sink joined by one splice, with copies.
+#[derive(Debug)]
+pub(in crate::relay) struct Teed {
+    copies: Vec<CopyState>,
+    input: Input,
+    /// The splice is in flight.
+    splicing: bool,
+}
+
+/// Whether the source has bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    Unknown,
+    /// The poll is in flight.
+    Awaited,
+}
+
+#[derive(Debug)]
+struct CopyState {
+    /// `None` once the copy's reader is gone.
+    pipe: Option<Endpoint>,
+    on_full: OnFull,
+    /// Bytes at the head of the source that this copy has got already.
+    ahead: u64,
+    /// A tee or a marker is in flight.
+    busy: bool,
+    /// Bytes that went past since the last marker.
+    gap: u64,
+    /// Bytes that went past altogether.
+    dropped: u64,
+    /// For the marker; with the kernel while it is written.
+    marker: Option<Buffer>,
+}
+
+/// What a copy needs before bytes may move on.
+enum Need {
+    /// Nothing: it is ahead, gone, or loses what comes next.
+    Nothing,
+    Tee,
+    Mark,
+}
+
+impl CopyState {
+    fn need(&self) -> Need {
+        match (&self.pipe, self.on_full) {
+            (None, _) => Need::Nothing,
+            _ if self.ahead > 0 => Need::Nothing,
+            (Some(_), OnFull::Block) => Need::Tee,
+            (Some(pipe), OnFull::Drop) if !pipe.has_room() => Need::Nothing,
+            (Some(_), OnFull::Drop) if self.gap > 0 => Need::Mark,
+            (Some(_), OnFull::Drop) => Need::Tee,
+        }
+    }
+}
+
+impl Teed {
+    pub(in crate::relay) fn new(copies: Vec<Feed>, ring: &mut Ring) -> Teed {
+        let copies = copies.into_iter().map(|copy| CopyState {
+            pipe: Some(copy.pipe),
+            on_full: copy.on_full,
+            ahead: 0,
+            busy: false,
+            gap: 0,
+            dropped: 0,
+            marker: (copy.on_full == OnFull::Drop).then(|| ring.buffer(MARKER)),
+        });
+        Teed { copies: copies.collect(), input: Input::Unknown, splicing: false }
+    }
+
+    pub(in crate::relay) fn advance(
+        &mut self,
+        link: &Link,
+        reads: Reads,
+        ring: &mut Ring,
+    ) -> io::Result<()> {
+        let (Some(source), Some(sink)) = (&link.source, &link.sink) else { return Ok(()) };
+        if self.splicing || self.input == Input::Awaited || self.copies.iter().any(|copy| copy.busy)
+        {
+            return Ok(());
+        }
+        // What a copy has got already has to move on; only a fresh start can wait.
+        let most = match reads {
+            Reads::UpTo(most) => most,
+            Reads::Held if self.copies.iter().all(|copy| copy.ahead == 0) => return Ok(()),
+            Reads::Held => TRANSFER,
+        };
+        if !source.has_input() {
+            ring.submit(link.token(Operation::Input), Op::poll(source.fd(), PollFlags::POLLIN))?;
+            self.input = Input::Awaited;
+            return Ok(());
+        }
+        let mut waiting = false;
+        for (index, copy) in self.copies.iter_mut().enumerate() {
+            let token = |operation| Token { copy: index as u16, ..link.token(operation) };
+            match (copy.need(), &copy.pipe, copy.on_full) {
+                (Need::Tee, Some(pipe), on_full) => {
+                    let full = match on_full {
+                        OnFull::Block => Full::Block,
+                        OnFull::Drop => Full::Refuse,
+                    };
+                    let mut op = Op::tee(source.fd(), pipe.fd(), most, full);
+                    if source.is_nonblocking() && on_full == OnFull::Block {
+                        op = op.after(pipe.fd(), PollFlags::POLLOUT);
+                    }
+                    ring.submit(token(Operation::Tee), op)?;
+                }
+                (Need::Mark, Some(pipe), _) => {
+                    let Some(mut buffer) = copy.marker.take() else { continue };
+                    let len = mark(&mut buffer, copy.gap);
+                    ring.submit(token(Operation::Mark), Op::write(pipe.fd(), buffer, 0..len))?;
+                }
+                _ => continue,
+            }
+            copy.busy = true;
+            waiting = true;
+        }
+        if waiting {
+            return Ok(());
+        }
+        let ahead = self.copies.iter().filter(|copy| copy.ahead > 0).map(|copy| copy.ahead).min();
+        let len = ahead.map_or(most, |ahead| ahead.min(TRANSFER.into()) as u32);
+        let mut op = Op::splice(source.fd(), sink.fd(), len);
+        if sink.is_nonblocking() {
+            op = op.after(sink.fd(), PollFlags::POLLOUT);
+        }
+        ring.submit(link.token(Operation::Splice), op)?;
+        self.splicing = true;
+        Ok(())
+    }
+
+    pub(in crate::relay) fn complete(
+        &mut self,
+        token: Token,
+        result: TransferResult,
+        buffer: Option<Buffer>,
+        link: &mut Link,
+    ) -> Step {
+        match token.operation {
+            Operation::Input => self.polled(result),
+            Operation::Tee => self.teed(token.copy, result, link),
+            Operation::Mark => self.marked(token.copy, result, buffer),
+            _ => self.spliced(result, link),
+        }
+    }
+
+    fn polled(&mut self, result: TransferResult) -> Step {
+        self.input = Input::Unknown;
+        match result {
+            // A hang-up without input: the source has ended, and all of it has moved on.
+            TransferResult::Moved(events) if events & PollFlags::POLLIN.bits() as u32 == 0 => {
+                Step::End(End::Delivered)
+            }
+            _ => Step::Continue,
+        }
+    }
+
+    fn teed(&mut self, copy: u16, result: TransferResult, link: &mut Link) -> Step {
+        let copy = &mut self.copies[usize::from(copy)];
+        copy.busy = false;
+        match result {
+            TransferResult::Moved(moved) => copy.ahead = moved.into(),
+            TransferResult::WouldBlock if copy.on_full == OnFull::Block => link.poll_both(),
+            // Another relay that shares the copy was faster: it will poll full now.
+            TransferResult::WouldBlock => {}
+            // What the copy's own relay met, it has told; here its pipe is just of no more use.
+            TransferResult::ReaderLeft | TransferResult::Refused | TransferResult::Failed(_) => {
+                copy.pipe = None
+            }
+            TransferResult::EndOfFile | TransferResult::Again | TransferResult::Cancelled => {}
+        }
+        Step::Continue
+    }
+
+    fn marked(&mut self, copy: u16, result: TransferResult, buffer: Option<Buffer>) -> Step {
+        let copy = &mut self.copies[usize::from(copy)];
+        copy.busy = false;
+        copy.marker = buffer;
+        match result {
+            // A marker is smaller than PIPE_BUF: it goes whole or not at all.
+            TransferResult::Moved(_) => copy.gap = 0,
+            TransferResult::ReaderLeft | TransferResult::Failed(_) => copy.pipe = None,
+            _ => {}
+        }
+        Step::Continue
+    }
+
+    fn spliced(&mut self, result: TransferResult, link: &mut Link) -> Step {
+        self.splicing = false;
+        match result {
+            TransferResult::Moved(moved) => {
+                link.counters.taken += u64::from(moved);
+                link.delivered(moved);
+                for copy in &mut self.copies {
+                    copy.pass(moved.into());
+                }
+                Step::Continue
+            }
+            TransferResult::EndOfFile => Step::End(End::Delivered),
+            TransferResult::WouldBlock => {
+                link.poll_both();
+                Step::Continue
+            }
+            TransferResult::Again | TransferResult::Cancelled => Step::Continue,
+            TransferResult::Refused => link.splice_failed(Errno::EINVAL),
+            TransferResult::ReaderLeft => Step::End(End::ReaderLeft),
+            TransferResult::Failed(errno) => link.splice_failed(errno),
+        }
+    }
+
+    /// Lets go of the copies' pipes, so that their own relays see the end.
+    pub(in crate::relay) fn release_copies(&mut self) {
+        self.copies.iter_mut().for_each(|copy| copy.pipe = None);
+    }
+
+    /// A read is armed: only new bytes can change that.
+    pub(in crate::relay) fn is_armed(&self) -> bool {
+        self.input == Input::Awaited
+    }
+
+    /// Bytes that went past each copy.
+    pub(in crate::relay) fn dropped(&self) -> impl Iterator<Item = u64> {
+        self.copies.iter().map(|copy| copy.dropped)
+    }
+}
+
+impl CopyState {
+    /// So many bytes have moved on into the sink.
+    fn pass(&mut self, moved: u64) {
+        if self.ahead > 0 {
+            debug_assert!(moved <= self.ahead, "more moved on than a copy had got");
+            self.ahead -= moved.min(self.ahead);
+        } else {
+            self.dropped += moved;
+            self.gap += moved;
+        }
+    }
+}
+
+/// Writes the line that stands for a gap. It begins with a line feed: where the last line was torn is
+/// not known, because nobody has looked at the bytes.
+fn mark(buffer: &mut Buffer, gap: u64) -> usize {
+    let mut line = String::with_capacity(MARKER);
+    let _ = write!(line, "\n[nproxy: {gap} bytes dropped here]\n");
+    buffer.bytes_mut()[..line.len()].copy_from_slice(line.as_bytes());
+    line.len()
+}

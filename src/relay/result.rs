@@ -1,0 +1,60 @@
+//! What a completion means for a transfer: the one place where results are read.
+
+use nix::errno::Errno;
+
+use crate::ring::Outcome;
+
+/// The meaning of one completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TransferResult {
+    Moved(u32),
+    EndOfFile,
+    /// One of the ends would have had to wait and may not.
+    WouldBlock,
+    /// Nothing happened; the same again.
+    Again,
+    /// Taken back on request.
+    Cancelled,
+    /// The kernel does not do this between these two.
+    Refused,
+    ReaderLeft,
+    Failed(Errno),
+}
+
+impl TransferResult {
+    pub(super) fn of(outcome: Outcome) -> TransferResult {
+        match outcome {
+            Outcome::Done(0) => TransferResult::EndOfFile,
+            Outcome::Done(moved) => TransferResult::Moved(moved),
+            Outcome::Cancelled => TransferResult::Cancelled,
+            Outcome::Failed(Errno::EAGAIN) => TransferResult::WouldBlock,
+            Outcome::Failed(Errno::EINTR) => TransferResult::Again,
+            Outcome::Failed(Errno::EINVAL) => TransferResult::Refused,
+            Outcome::Failed(Errno::EPIPE | Errno::ECONNRESET) => TransferResult::ReaderLeft,
+            Outcome::Failed(errno) => TransferResult::Failed(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_read_in_one_way() {
+        let cases = [
+            (Outcome::Done(0), TransferResult::EndOfFile),
+            (Outcome::Done(7), TransferResult::Moved(7)),
+            (Outcome::Cancelled, TransferResult::Cancelled),
+            (Outcome::Failed(Errno::EAGAIN), TransferResult::WouldBlock),
+            (Outcome::Failed(Errno::EINTR), TransferResult::Again),
+            (Outcome::Failed(Errno::EINVAL), TransferResult::Refused),
+            (Outcome::Failed(Errno::EPIPE), TransferResult::ReaderLeft),
+            (Outcome::Failed(Errno::ECONNRESET), TransferResult::ReaderLeft),
+            (Outcome::Failed(Errno::ENOSPC), TransferResult::Failed(Errno::ENOSPC)),
+        ];
+        for (outcome, result) in cases {
+            assert_eq!(TransferResult::of(outcome), result);
+        }
+    }
+}

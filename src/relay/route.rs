@@ -1,0 +1,159 @@
+//! What a relay is given to do, and what is known of how it did it.
+
+use std::time::Instant;
+
+use super::endpoint::Endpoint;
+use crate::error::Error;
+use crate::text::Modes;
+
+/// Which of the child's streams a relay carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Towards the child.
+    Stdin,
+    /// From the child, or the one stream of a filter.
+    Stdout,
+    /// From the child.
+    Stderr,
+}
+
+impl Stream {
+    /// The name used in messages and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stream::Stdin => "stdin",
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
+/// What a relay has moved so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Bytes taken from the source.
+    pub taken: u64,
+    /// Bytes delivered to the sink.
+    pub bytes: u64,
+    /// Transfers that moved at least one byte, on either hop.
+    pub operations: u64,
+    /// Bytes of `bytes` that never left the kernel.
+    pub spliced: u64,
+    /// Bytes of `bytes` that passed through a buffer of ours.
+    pub copied: u64,
+    /// Bytes taken from the source that the sink did not get.
+    pub undelivered: u64,
+}
+
+/// What a relay does for its stream: text work, a copy or a special sink may need several relays, one
+/// behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It does everything.
+    Only,
+    /// It takes the bytes from where they come from.
+    First,
+    /// Between two others.
+    Middle,
+    /// It delivers the bytes where they are to go.
+    Last,
+    /// It carries what a copy was given.
+    Copy,
+}
+
+impl Role {
+    /// Whether its source is the stream's own.
+    pub fn is_first(self) -> bool {
+        matches!(self, Role::Only | Role::First)
+    }
+
+    /// Whether its sink is the stream's own.
+    pub fn is_last(self) -> bool {
+        matches!(self, Role::Only | Role::Last)
+    }
+}
+
+/// Whether a relay may read what a person types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// It may.
+    Allowed,
+    /// It may not now; what it has read already is still delivered.
+    Paused,
+}
+
+/// What a relay is to do: its source, its sink, and what happens between them.
+#[derive(Debug)]
+pub struct Route {
+    /// The stream that it belongs to.
+    pub stream: Stream,
+    /// Its place among the relays of that stream.
+    pub role: Role,
+    /// Where bytes come from.
+    pub source: Endpoint,
+    /// Where they go.
+    pub sink: Endpoint,
+    /// How messages call the source.
+    pub source_name: String,
+    /// How messages call the sink.
+    pub sink_name: String,
+    /// Text modes, if there are any.
+    pub text: Option<TextWork>,
+    /// What else gets a copy. With copies, the source is a pipe and the sink can be spliced into.
+    pub copies: Vec<Feed>,
+}
+
+/// What a copy that has no room does to the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// Holds it up.
+    Block,
+    /// Loses bytes, which are counted and marked in the copy.
+    Drop,
+}
+
+/// A copy before the relay starts: the pipe to fill for it.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// The end that the relay fills. Relays may share one: their bytes then mix as they come.
+    pub pipe: Endpoint,
+    /// What becomes of bytes for which it has no room.
+    pub on_full: OnFull,
+}
+
+/// Text modes for one relay.
+#[derive(Clone, Debug)]
+pub struct TextWork {
+    /// What is done.
+    pub modes: Modes,
+    /// What elapsed times count from.
+    pub started: Instant,
+}
+
+impl End {
+    /// The name used in events and reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            End::Delivered => "delivered",
+            End::ReaderLeft => "reader_left",
+            End::Failed(_) => "failed",
+            End::Abandoned => "abandoned",
+            End::Stopped => "stopped",
+        }
+    }
+}
+
+/// How a relay came to its end.
+#[derive(Debug)]
+pub enum End {
+    /// The source ended and every byte was delivered.
+    Delivered,
+    /// The reader of the sink went away.
+    ReaderLeft,
+    /// One of the two ends failed.
+    Failed(Error),
+    /// A source held open by others was left after it had been silent.
+    Abandoned,
+    /// The session had no more use for it.
+    Stopped,
+}

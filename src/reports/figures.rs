@@ -1,0 +1,141 @@
+//! The figures of a run at one moment: the plain value that every report is made from.
+
+use std::time::{Duration, Instant};
+
+use super::recorder::Recorder;
+use super::stages::Stages;
+use crate::config::Level;
+use crate::observe::report::{LegReport, Run, StreamReport};
+use crate::observe::status::{LiveStream, MemoryStatus, SessionStatus, Subject};
+use crate::process::exit::Exit;
+use crate::relay::{End, Relay, Role, Stream};
+
+/// What can be said of a run at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    /// Whose streams are relayed.
+    pub(crate) subject: Subject,
+    /// The engine that runs the operations.
+    pub(crate) engine: &'static str,
+    /// Since the start.
+    pub(crate) elapsed: Duration,
+    /// Calls of the kernel to move bytes and to wait.
+    pub(crate) system_calls: u64,
+    /// Each stream.
+    pub(crate) streams: Vec<LiveStream>,
+    /// Each copy.
+    pub(crate) copies: Vec<LegReport>,
+    /// Of the command; absent where nothing is watched, or has been yet.
+    pub(crate) memory: Option<MemoryStatus>,
+}
+
+impl Figures {
+    /// As a session tells them of itself.
+    pub(crate) fn status(&self) -> SessionStatus {
+        SessionStatus {
+            subject: self.subject.clone(),
+            engine: self.engine.to_owned(),
+            uptime_seconds: self.elapsed.as_secs_f64(),
+            memory: self.memory.clone(),
+            streams: self.streams.clone(),
+            legs: self.copies.clone(),
+        }
+    }
+
+    /// The run as a whole, for the report at its end.
+    pub(crate) fn run(&self, exit: Exit, observe: Level) -> Run {
+        Run {
+            engine: self.engine,
+            observe: observe.name(),
+            elapsed_seconds: self.elapsed.as_secs_f64(),
+            exit_status: exit.code(),
+            system_calls: self.system_calls,
+        }
+    }
+}
+
+/// Bytes that have reached the ends of the streams from the command.
+pub(crate) fn delivered(relays: &[Relay]) -> u64 {
+    let last = |relay: &&Relay| relay.role().is_last() && relay.stream() != Stream::Stdin;
+    relays.iter().filter(last).map(|relay| relay.counters().bytes).sum()
+}
+
+/// The figures of every stream at this moment, and what it waits for.
+pub(crate) fn streams(
+    relays: &[Relay],
+    recorder: &Recorder,
+    stages: &Stages,
+    elapsed: Duration,
+    now: Instant,
+) -> Vec<LiveStream> {
+    let lasts = relays.iter().filter(|relay| relay.role().is_last());
+    let live = lasts.map(|last| {
+        let ended = last.ended().map(|end| end.name().to_owned());
+        let waits_for = match ended {
+            Some(_) => None,
+            None => waits_for(relays, last).map(str::to_owned),
+        };
+        let gated = match last.stream() {
+            Stream::Stdin => Duration::ZERO,
+            _ => stages.gated(now),
+        };
+        LiveStream { report: stream(relays, last, recorder, gated, elapsed), waits_for, ended }
+    });
+    live.collect()
+}
+
+fn stream(
+    relays: &[Relay],
+    last: &Relay,
+    recorder: &Recorder,
+    gated: Duration,
+    elapsed: Duration,
+) -> StreamReport {
+    let same = |relay: &&Relay| relay.stream() == last.stream() && relay.role() != Role::Copy;
+    let hops = relays.iter().filter(same).map(Relay::counters);
+    let mut report = StreamReport::new(last.stream(), last.counters(), hops, elapsed);
+    report.lines = last.lines();
+    match recorder.asked() {
+        Level::Off => report,
+        _ => report.with(recorder.stream(last.stream()), gated, elapsed),
+    }
+}
+
+fn waits_for(relays: &[Relay], last: &Relay) -> Option<&'static str> {
+    let mut same = relays.iter().filter(|relay| relay.stream() == last.stream());
+    let first = same.find(|relay| relay.role().is_first())?;
+    match (first.source(), last.sink()) {
+        (_, Some(sink)) if !sink.has_room() => Some("reader"),
+        (Some(source), _) if !source.has_input() => Some("writer"),
+        _ => None,
+    }
+}
+
+/// The figures of every copy at this moment.
+pub(crate) fn copies(relays: &[Relay]) -> Vec<LegReport> {
+    let reports = copy_losses(relays).map(|(copy, lost_bytes)| LegReport {
+        name: copy.sink_name().to_owned(),
+        bytes: copy.counters().bytes,
+        lost_bytes,
+    });
+    reports.collect()
+}
+
+/// What each copy did not get, in bytes: what went past it, and what it had got but could not deliver.
+pub(crate) fn copy_losses(relays: &[Relay]) -> impl Iterator<Item = (&Relay, u64)> {
+    let feeders = || relays.iter().filter(|relay| relay.dropped().next().is_some());
+    let copies = relays.iter().filter(|relay| relay.role() == Role::Copy);
+    copies.enumerate().map(move |(index, copy)| {
+        let offered: u64 = feeders().map(|relay| relay.counters().taken).sum();
+        let dropped: u64 = feeders().filter_map(|relay| relay.dropped().nth(index)).sum();
+        let counters = copy.counters();
+        match copy.ended() {
+            Some(End::Delivered) | None => (copy, dropped),
+            // What lies in its pipe is lost too. A marker was taken without having been offered.
+            _ => {
+                let untaken = dropped.max(offered.saturating_sub(counters.taken));
+                (copy, untaken + counters.undelivered)
+            }
+        }
+    })
+}

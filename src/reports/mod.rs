@@ -1,0 +1,301 @@
+//! Where what is known of a run goes: recorded transfers, events, the live line, the status socket, the report at
+//! the end, the crash report, the process title.
+//!
+//! Everything here is told what happened and is handed plain [`Figures`]; nothing here sees the session.
+
+pub(crate) mod crash;
+mod events;
+pub(crate) mod figures;
+mod progress;
+mod recorder;
+mod runtime_directory;
+pub(crate) mod stages;
+mod stats;
+pub(crate) mod status_client;
+mod status_server;
+pub(crate) mod title;
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::config::{Config, ControlMode, Job, Level, Observe, Verbosity};
+use crate::error::Error;
+use crate::memory::policy::Change;
+use crate::notice;
+use crate::observe::events::Event;
+use crate::observe::report::MemoryReport;
+use crate::observe::status::Subject;
+use crate::process::exit::Exit;
+use crate::relay::{End, Relay, Role};
+use crate::ring::{Completion, Ring};
+use events::Events;
+use figures::Figures;
+use progress::Progress;
+pub(crate) use progress::Screen;
+pub(crate) use recorder::Before;
+use recorder::Recorder;
+use stages::{GateChange, MemorySnapshot, Stages};
+use status_server::StatusServer;
+
+/// Every report of one run.
+#[derive(Debug)]
+pub(crate) struct Reports<'c> {
+    observe: &'c Observe,
+    verbosity: Verbosity,
+    started: Instant,
+    subject: Subject,
+    recorder: Recorder,
+    stages: Stages,
+    events: Option<Events>,
+    status_server: Option<StatusServer>,
+    progress: Option<Progress>,
+    stats_file: Option<File>,
+}
+
+/// What is known of the command's memory once it has ended.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MemoryEnd {
+    /// `None` if nothing was watched.
+    pub(crate) report: Option<MemoryReport>,
+    /// Processes that the OOM killer ended: in the command's control group, or on this machine meanwhile.
+    pub(crate) oom_kills: u64,
+}
+
+impl<'c> Reports<'c> {
+    /// Opens the files that will be written to.
+    ///
+    /// # Errors
+    /// One that names the file.
+    pub(crate) fn open(config: &'c Config, started: Instant) -> Result<Reports<'c>, Error> {
+        let observe = &config.observe;
+        let stats_file = observe.stats.as_ref().and_then(|stats| stats.file.as_ref());
+        let stats_file = stats_file.map(|path| stats::open_file(path)).transpose()?;
+        if let Some(directory) = &observe.crash_dump {
+            crash::check_directory(Path::new(directory)).map_err(|errno| {
+                let tried = format!("write crash reports in {}", directory.to_string_lossy());
+                Error::os(tried, errno)
+            })?;
+        }
+        let events = observe.events.as_ref().map(|path| Events::open(path, started)).transpose()?;
+        let command = match &config.job {
+            Job::Filter => Vec::new(),
+            Job::Wrap(wrap) => {
+                let words = std::iter::once(&wrap.program).chain(&wrap.arguments);
+                words.map(|word| word.to_string_lossy().into_owned()).collect()
+            }
+        };
+        Ok(Reports {
+            observe,
+            verbosity: config.verbosity,
+            started,
+            subject: Subject { pid: std::process::id(), child: None, command },
+            recorder: Recorder::new(observe.level, started),
+            stages: Stages::default(),
+            events,
+            status_server: None,
+            progress: None,
+            stats_file,
+        })
+    }
+
+    /// The run has begun; `child` is the command's process. The rest is for the live line: whether the command
+    /// writes to a terminal too, and how many bytes there are to come.
+    pub(crate) fn begin(
+        &mut self,
+        child: Option<u32>,
+        engine: &str,
+        screen: Screen,
+        total: Option<u64>,
+    ) {
+        self.subject.child = child;
+        if let Some(events) = &mut self.events {
+            let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let unix = unix.unwrap_or_default().saturating_sub(self.started.elapsed());
+            events.push(self.started, &Event::start(unix, child, &self.subject.command, engine));
+        }
+        if self.observe.control != ControlMode::Off {
+            match StatusServer::open() {
+                Ok(server) => self.status_server = Some(server),
+                Err(error) => {
+                    notice::decision(self.verbosity, &format!("{error}; going on without"));
+                }
+            }
+        }
+        if let Some(mode) = self.observe.progress {
+            let total = self.observe.size.or(total);
+            self.progress = Progress::open(mode, screen, total, self.started);
+        }
+    }
+
+    /// Does what is due now, and keeps what has to be in flight in flight.
+    ///
+    /// # Errors
+    /// Only if the ring itself fails.
+    pub(crate) fn advance(
+        &mut self,
+        relays: &[Relay],
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<()> {
+        if let Some(events) = &mut self.events {
+            events.advance(ring, now)?;
+        }
+        if let Some(server) = &mut self.status_server {
+            server.advance(ring, now)?;
+        }
+        if let Some(progress) = &mut self.progress
+            && progress.is_due(now)
+        {
+            progress.update(now, figures::delivered(relays), self.stages.words());
+        }
+        Ok(())
+    }
+
+    /// When something here has to be done though nothing completes.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let events = self.events.as_ref().and_then(Events::deadline);
+        let server = self.status_server.as_ref().and_then(StatusServer::deadline);
+        let progress = self.progress.as_ref().map(Progress::deadline);
+        events.into_iter().chain(server).chain(progress).min()
+    }
+
+    /// Takes an event that happened at `at`, if anybody wants to know.
+    pub(crate) fn event(&mut self, at: Instant, event: &Event<'_>) {
+        if let Some(events) = &mut self.events {
+            events.push(at, event);
+        }
+    }
+
+    /// Records what an operation did that its relay has just taken note of.
+    pub(crate) fn completed(&mut self, before: Before, relay: &Relay, now: Instant) {
+        if let Some(delivery) = self.recorder.completed(before, relay, now) {
+            let stream = delivery.stream.name();
+            let way = delivery.way.name();
+            self.event(now, &Event::Chunk { stream, bytes: delivery.size, way });
+        }
+    }
+
+    /// A write of events has ended.
+    pub(crate) fn events_written(&mut self, completion: Completion) {
+        if let Some(events) = &mut self.events {
+            events.complete(completion);
+        }
+    }
+
+    /// Somebody has connected to the status socket.
+    pub(crate) fn answer(&mut self, relays: &[Relay], ring: &Ring) {
+        let Some(mut server) = self.status_server.take() else { return };
+        server.answer(|| self.figures(relays, ring, Instant::now()).status().json());
+        self.status_server = Some(server);
+    }
+
+    /// A relay has ended: an event, if that is the end of a stream or of a copy.
+    pub(crate) fn ended(&mut self, relay: &Relay, end: &End) {
+        let trouble = match end {
+            End::Failed(error) => error.to_string(),
+            _ => end.name().to_owned(),
+        };
+        let (stream, bytes) = (relay.stream().name(), relay.counters().bytes);
+        match (relay.role(), end) {
+            (Role::Copy, End::Delivered) => {}
+            (Role::Copy, _) => {
+                let event = Event::Leg { leg: relay.sink_name(), trouble: &trouble };
+                self.event(Instant::now(), &event);
+            }
+            (role, _) if role.is_last() => {
+                self.event(Instant::now(), &Event::End { stream, bytes, how: end.name() });
+            }
+            _ => {}
+        }
+    }
+
+    /// The command's memory has been sampled: only what its stage allows is recorded from here on.
+    pub(crate) fn memory_sampled(&mut self, snapshot: MemorySnapshot, now: Instant) {
+        let at = now.saturating_duration_since(self.started);
+        let gate = self.stages.sampled(snapshot, at, now);
+        if let Some(Change::Stage { from, to }) = snapshot.change {
+            let (from, to) = (from.name(), to.name());
+            self.event(now, &Event::Stage { from, to, resident_bytes: snapshot.resident });
+        }
+        if let Some(GateChange(gate)) = gate {
+            self.event(now, &Event::Gate { gate });
+        }
+        self.recorder.limit(stages::allowed_level(snapshot.effects));
+    }
+
+    /// The command is gone: its memory weighs on nothing any more.
+    pub(crate) fn command_ended(&mut self, now: Instant) {
+        self.stages.command_ended(now);
+        self.recorder.limit(Level::Full);
+    }
+
+    /// The figures of this run at this moment.
+    pub(crate) fn figures(&self, relays: &[Relay], ring: &Ring, now: Instant) -> Figures {
+        let elapsed: Duration = now.saturating_duration_since(self.started);
+        Figures {
+            subject: self.subject.clone(),
+            engine: ring.engine().name(),
+            elapsed,
+            system_calls: ring.system_calls(),
+            streams: figures::streams(relays, &self.recorder, &self.stages, elapsed, now),
+            copies: figures::copies(relays),
+            memory: self.stages.status(),
+        }
+    }
+
+    /// The run is over: tells everybody who wanted to know.
+    pub(crate) fn conclude(
+        &mut self,
+        exit: Exit,
+        memory: MemoryEnd,
+        relays: &[Relay],
+        ring: &mut Ring,
+    ) {
+        if let Some(progress) = self.progress.take() {
+            progress.finish(figures::delivered(relays));
+        }
+        let signal = match exit {
+            Exit::Signal(signal) => Some(signal),
+            Exit::Status(_) => None,
+        };
+        self.event(Instant::now(), &Event::Exit { exit_status: exit.code(), signal });
+        if let Some((name, lost)) = self.events.take().and_then(|events| events.finish(ring)) {
+            notice::notice(self.verbosity, &format!("{name}: {lost} events were dropped"));
+        }
+        let figures = self.figures(relays, ring, Instant::now());
+        self.report_crash(exit, &memory, &figures);
+        for copy in figures.copies.iter().filter(|copy| copy.lost_bytes > 0) {
+            let text = format!("{}: {} bytes were not written there", copy.name, copy.lost_bytes);
+            notice::notice(self.verbosity, &text);
+        }
+        if let Some(stats) = &self.observe.stats {
+            let (file, asked) = (self.stats_file.take(), self.recorder.asked());
+            stats::write(stats, file, &figures, exit, asked, memory.report);
+        }
+    }
+
+    fn report_crash(&self, exit: Exit, memory: &MemoryEnd, figures: &Figures) {
+        let Some(directory) = &self.observe.crash_dump else { return };
+        let evidence = crash::Evidence {
+            exit,
+            figures,
+            recorder: &self.recorder,
+            stages: &self.stages,
+            memory: memory.report.as_ref(),
+            oom_kills: memory.oom_kills,
+        };
+        match crash::report(directory, evidence) {
+            Ok(None) => {}
+            Ok(Some(path)) => {
+                let text = format!("crash report: {}", path.display());
+                notice::notice(self.verbosity, &text);
+            }
+            Err(error) => {
+                let tried = format!("write a crash report in {}", directory.to_string_lossy());
+                notice::error(&Error::os(tried, error));
+            }
+        }
+    }
+}

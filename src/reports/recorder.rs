@@ -1,0 +1,157 @@
+//! What is recorded of the transfers.
+//!
+//! Only sizes, times and counts are ever looked at. Recording one transfer is a few additions: no
+//! allocation after the first, and no system call but for a transfer that has waited, where one poll(2)
+//! tells for whom.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Level;
+use crate::observe::history::{History, Record, Way};
+use crate::observe::stats::StreamStats;
+use crate::relay::{Counters, Relay, Role, Stream};
+use crate::ring::{Completion, Operation};
+
+/// A transfer that took less has not waited for anybody: it moved a megabyte.
+const WAITED: Duration = Duration::from_micros(100);
+
+/// What is recorded of the transfers of a run.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    /// What is recorded now, and what was asked for.
+    level: Level,
+    asked: Level,
+    started: Instant,
+    history: History,
+    streams: [StreamStats; 3],
+}
+
+/// A transfer that delivered bytes, for those who want to know of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    pub(crate) stream: Stream,
+    /// Bytes.
+    pub(crate) size: u32,
+    pub(crate) way: Way,
+}
+
+/// An operation as it came back from the ring, before its relay took it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before {
+    operation: Operation,
+    submitted: Instant,
+    counters: Counters,
+}
+
+impl Before {
+    pub(crate) fn new(completion: &Completion, relay: &Relay) -> Before {
+        Before {
+            operation: completion.token.operation,
+            submitted: completion.submitted,
+            counters: relay.counters(),
+        }
+    }
+}
+
+impl Recorder {
+    pub(crate) fn new(level: Level, started: Instant) -> Recorder {
+        Recorder {
+            level,
+            asked: level,
+            started,
+            history: History::new(level.depth()),
+            streams: Default::default(),
+        }
+    }
+
+    /// What was asked to be recorded.
+    pub(crate) fn asked(&self) -> Level {
+        self.asked
+    }
+
+    /// What was recorded of one stream's transfers.
+    pub(crate) fn stream(&self, stream: Stream) -> &StreamStats {
+        &self.streams[stream as usize]
+    }
+
+    /// The last transfers, oldest first.
+    pub(crate) fn history(&self) -> impl Iterator<Item = &Record> {
+        self.history.iter()
+    }
+
+    /// Records no more than `allowed`, and no more than was asked for.
+    pub(crate) fn limit(&mut self, allowed: Level) {
+        self.level = self.asked.max(allowed);
+        self.history.set_depth(self.level.depth());
+    }
+
+    /// Records what an operation did that its relay has just taken note of. Returns what it delivered, if
+    /// each transfer is recorded.
+    pub(crate) fn completed(
+        &mut self,
+        before: Before,
+        relay: &Relay,
+        now: Instant,
+    ) -> Option<Delivery> {
+        if self.level == Level::Off || relay.role() == Role::Copy {
+            return None;
+        }
+        let mut delivery = None;
+        let at = now.saturating_duration_since(self.started);
+        let stats = &mut self.streams[relay.stream() as usize];
+        let after = relay.counters();
+        if after.operations > before.counters.operations {
+            let (size, way) = match before.operation {
+                Operation::Fill => (after.taken - before.counters.taken, Way::Brokered),
+                Operation::Write => (after.bytes - before.counters.bytes, Way::Copied),
+                _ => (after.bytes - before.counters.bytes, Way::Spliced),
+            };
+            stats.transfer(at, size);
+            self.history.push(Record::new(at, relay.stream(), size as u32, way));
+            // Of the hops of a stream, one delivers: what is told of adds up to what has arrived.
+            let delivers = relay.role().is_last() && way != Way::Brokered;
+            if self.level == Level::Full && delivers {
+                delivery = Some(Delivery { stream: relay.stream(), size: size as u32, way });
+            }
+        }
+        if relay.role().is_last() {
+            stats.rate.add(at, after.bytes - before.counters.bytes);
+        }
+        let waited = now.saturating_duration_since(before.submitted);
+        if waited >= WAITED {
+            let moved = after.taken - before.counters.taken;
+            match awaited(relay, before.operation, moved) {
+                Some(Side::Writer) if relay.role().is_first() => stats.waits.writer += waited,
+                Some(Side::Reader) if relay.role().is_last() => stats.waits.reader += waited,
+                _ => {}
+            }
+        }
+        delivery
+    }
+}
+
+/// The two that a relay may have to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Writer,
+    Reader,
+}
+
+/// For whom an operation has waited that completed just now.
+fn awaited(relay: &Relay, operation: Operation, moved: u64) -> Option<Side> {
+    match operation {
+        Operation::Read | Operation::Input => Some(Side::Writer),
+        Operation::Write | Operation::Drain | Operation::Tee | Operation::Mark => {
+            Some(Side::Reader)
+        }
+        // What waited for bytes took the first that came; what waited for room found the source full.
+        Operation::Splice | Operation::Fill if moved >= u64::from(relay.capacity() / 2) => {
+            Some(Side::Reader)
+        }
+        Operation::Splice | Operation::Fill => match relay.source() {
+            Some(source) if source.has_input() => Some(Side::Reader),
+            _ => Some(Side::Writer),
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,230 @@
+//! The command while it runs: the signals meant for it, its stops, its end.
+
+use std::io;
+use std::time::Instant;
+
+use nix::poll::PollFlags;
+
+use super::memory::MemoryWatch;
+use crate::config::{ForwardTo, Verbosity, Wrap};
+use crate::notice;
+use crate::observe::events::Event;
+use crate::process::child::{self, Child, JobChange};
+use crate::process::procfs;
+use crate::process::signals::{Arrival, Signals, Whom};
+use crate::reports::Reports;
+use crate::ring::{Op, Operation, Ring, Token};
+use crate::terminal::{Keys, Terminal};
+
+/// The command, its terminal and its memory, and the signals meant for it.
+#[derive(Debug)]
+pub(crate) struct Command<'c> {
+    pub(crate) wrap: &'c Wrap,
+    pub(crate) child: Child,
+    pub(crate) memory: MemoryWatch<'c>,
+    /// The child's terminal, if it has one of its own.
+    pub(crate) terminal: Option<Terminal>,
+    pub(crate) signals: Signals,
+    /// Signals that came and have not become events.
+    pub(crate) arrivals: Vec<(Instant, Arrival)>,
+    /// Signals that somebody wanted the child at its own terminal to have: no key has sent them.
+    pub(crate) asked_for: Vec<i32>,
+    /// The key whose signal the child at its own terminal has died of.
+    pub(crate) ended_by_key: Option<i32>,
+    signals_polled: bool,
+    child_polled: bool,
+}
+
+impl<'c> Command<'c> {
+    pub(crate) fn new(
+        wrap: &'c Wrap,
+        child: Child,
+        memory: MemoryWatch<'c>,
+        terminal: Option<Terminal>,
+        signals: Signals,
+    ) -> Command<'c> {
+        Command {
+            wrap,
+            child,
+            memory,
+            terminal,
+            signals,
+            arrivals: Vec::new(),
+            asked_for: Vec::new(),
+            ended_by_key: None,
+            signals_polled: false,
+            child_polled: false,
+        }
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.exit().is_none()
+    }
+
+    /// When we stop as the command has, even if its output still waits.
+    pub(crate) fn stop_deadline(&self) -> Option<Instant> {
+        Some(self.terminal.as_ref()?.stop?.deadline)
+    }
+
+    /// Makes events of what has befallen the command.
+    pub(crate) fn record_changes(&mut self, reports: &mut Reports<'_>) {
+        for (at, arrival) in self.arrivals.drain(..) {
+            let from_terminal = arrival.from_terminal;
+            reports.event(at, &Event::Signal { signal: arrival.signal, from_terminal });
+        }
+        for (at, change) in self.child.changes.drain(..) {
+            match change {
+                JobChange::Stopped(signal) => reports.event(at, &Event::Stop { signal }),
+                JobChange::Continued => reports.event(at, &Event::Continue),
+                JobChange::HangUpAnnounced => {}
+            }
+        }
+    }
+
+    /// Takes note that there is something to learn of the child. True if it has ended.
+    pub(crate) fn on_child_event(&mut self) -> bool {
+        self.child_polled = false;
+        let ended = self.reap();
+        self.follow_monitor();
+        ended
+    }
+
+    fn reap(&mut self) -> bool {
+        match self.child.reap() {
+            Ok(exit) => exit.is_some(),
+            Err(error) => {
+                notice::error(&error);
+                if let Some(terminal) = &mut self.terminal {
+                    terminal.hang_up();
+                }
+                true
+            }
+        }
+    }
+
+    /// What was meant for the child is void now; what comes from here on is meant for nproxy. While our terminal is
+    /// raw, signals still come through the loop, which puts the terminal right before it dies of one.
+    pub(crate) fn release_signals(&mut self) {
+        while let Some(arrival) = self.signals.next() {
+            let key =
+                arrival.from_terminal && matches!(arrival.signal, libc::SIGINT | libc::SIGQUIT);
+            if key
+                && self.terminal.as_ref().is_some_and(|terminal| terminal.keys() == Keys::OnDemand)
+            {
+                self.child.was_overtaken_by(arrival.signal);
+            }
+        }
+        if !self.terminal.as_ref().is_some_and(Terminal::is_taken) {
+            self.signals.release();
+        }
+    }
+
+    /// Keeps the two fds polled that tell of the child and of signals.
+    pub(crate) fn arm(&mut self, ring: &mut Ring) -> io::Result<()> {
+        let ended = self.child.exit().is_some();
+        let released = ended && !self.terminal.as_ref().is_some_and(Terminal::is_taken);
+        if !ended {
+            self.memory.arm(ring)?;
+        }
+        if !self.signals_polled && !released {
+            let op = Op::poll(self.signals.fd(), PollFlags::POLLIN);
+            ring.submit(Token::session(Operation::Signal), op)?;
+            self.signals_polled = true;
+        }
+        if let Some((fd, operation)) = self.child.event_source()
+            && !self.child_polled
+            && !ended
+        {
+            ring.submit(Token::session(operation), Op::poll(fd, PollFlags::POLLIN))?;
+            self.child_polled = true;
+        }
+        Ok(())
+    }
+
+    /// Forwards what has arrived. True if the child turned out to have ended.
+    pub(crate) fn on_signals(&mut self, verbosity: Verbosity) -> bool {
+        self.signals_polled = false;
+        while let Some(arrival) = self.signals.next() {
+            notice::event(verbosity, &format!("{arrival:?}"));
+            if arrival.signal != libc::SIGCHLD {
+                self.arrivals.push((Instant::now(), arrival));
+            }
+            if self.child.exit().is_some() {
+                self.end_by(arrival.signal);
+                continue;
+            }
+            if self.terminal.is_some() {
+                self.pass_on(arrival);
+                continue;
+            }
+            match arrival.signal {
+                libc::SIGCHLD => {
+                    self.follow_stop();
+                    child::reap_orphans(&self.child);
+                }
+                libc::SIGCONT => self.follow_continue(),
+                // The terminal has told the child itself, as a member of the same group.
+                _ if arrival.from_terminal && self.wrap.forward_to == ForwardTo::Child => {}
+                signal => self.child.signal(signal),
+            }
+        }
+        self.child.exit().is_none() && self.child.event_source().is_none() && self.reap()
+    }
+
+    /// Passes a signal on to a child at a terminal of its own.
+    fn pass_on(&mut self, arrival: Arrival) {
+        match arrival.signal {
+            // The monitor's, or an orphan's: the monitor itself is heard of through its socket.
+            libc::SIGCHLD => child::reap_orphans(&self.child),
+            libc::SIGCONT => self.resume(),
+            signal if arrival.from_terminal => self.pass_key_on(signal),
+            signal => {
+                self.asked_for.push(signal);
+                self.child.signal(signal);
+            }
+        }
+    }
+
+    /// The child has ended and its last bytes are on their way: a signal is meant for us now.
+    fn end_by(&mut self, signal: i32) {
+        if matches!(signal, libc::SIGCHLD | libc::SIGCONT | libc::SIGWINCH | libc::SIGURG) {
+            return;
+        }
+        if let Some(terminal) = &mut self.terminal {
+            terminal.give_back();
+        }
+        self.signals.raise(signal);
+    }
+
+    /// A child that has stopped stops us too, so that the shell sees its job stopped.
+    fn follow_stop(&mut self) {
+        if let Some(JobChange::Stopped(signal)) = self.last_change() {
+            self.stop_with_child(signal);
+        }
+    }
+
+    /// We were continued: the child too, unless whoever did it spoke to the whole group. It may even have
+    /// been stopped again since (fg and at once Ctrl-Z), and its earlier change is then not to be seen.
+    fn follow_continue(&mut self) {
+        match self.last_change() {
+            Some(JobChange::Stopped(signal)) => self.stop_with_child(signal),
+            Some(JobChange::Continued) => {}
+            Some(JobChange::HangUpAnnounced) | None => {
+                self.child.give_terminal();
+                self.child.signal(libc::SIGCONT);
+            }
+        }
+    }
+
+    fn stop_with_child(&self, signal: i32) {
+        if !procfs::group_is_orphaned() {
+            self.signals.stop(Whom::Ourselves, signal);
+        }
+    }
+
+    /// The newest of the child's changes that nobody has heard of.
+    fn last_change(&mut self) -> Option<JobChange> {
+        std::iter::from_fn(|| self.child.next_change()).last()
+    }
+}

@@ -1,0 +1,186 @@
+//! The loop: submits what may run, waits on the ring, and hands each completion to whom it concerns.
+//! `Session::dispatch` is the index of the program.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::Session;
+use super::command::Command;
+use super::job_control::{is_hung_up, writes_keys};
+use super::linger::{Patience, report_end};
+use crate::config::{Linger, TeeFailure};
+use crate::error::Error;
+use crate::process::exit::Exit;
+use crate::relay::{End, Role, Stream};
+use crate::reports::Before;
+use crate::ring::{Completion, Operation};
+
+impl Session<'_> {
+    /// Runs until the command has ended and every stream from it.
+    pub(crate) fn relay_all(&mut self) -> Result<(), Error> {
+        loop {
+            match self.turn() {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => {
+                    let tried = format!("run the {} ring", self.ring.engine().name());
+                    return Err(Error::os(tried, error));
+                }
+            }
+        }
+    }
+
+    /// One turn of the loop. False when there is nothing left to do.
+    fn turn(&mut self) -> io::Result<bool> {
+        let now = Instant::now();
+        self.prepare_command(now)?;
+        self.relays.leave_stalled_copies(self.patience(), &mut self.ring, now)?;
+        self.reports.advance(&self.relays, &mut self.ring, now)?;
+        for relay in self.relays.iter_mut() {
+            relay.on_time(&mut self.ring, now)?;
+            relay.advance(&mut self.ring, now)?;
+        }
+        if let Some(command) = &mut self.command {
+            command.stop_if_due(&self.relays, now);
+        }
+        self.ring.wait(self.time_limit(now))?;
+        while let Some(completion) = self.ring.next_completion() {
+            self.dispatch(completion)?;
+        }
+        self.report_ends();
+        if let Some(command) = &mut self.command {
+            command.record_changes(&mut self.reports);
+            command.follow_ends(&self.relays);
+        }
+        let running = self.command.as_ref().is_some_and(Command::is_running);
+        Ok(running || self.relays.iter().any(|relay| relay.ended().is_none()))
+    }
+
+    /// Looks after the command: its signals, its memory, its terminal, and what it has left open.
+    fn prepare_command(&mut self, now: Instant) -> io::Result<()> {
+        let Some(command) = &mut self.command else { return Ok(()) };
+        command.arm(&mut self.ring)?;
+        if command.is_running() {
+            if let Some(snapshot) = command.memory.turn(&mut self.relays, now) {
+                self.reports.memory_sampled(snapshot, now);
+            }
+        } else if let Linger::Silence(limit) = command.wrap.linger {
+            let terminal = command.terminal.as_ref();
+            self.relays.leave_what_is_silent(limit, terminal, &mut self.ring, now)?;
+        }
+        let Some(terminal) = &command.terminal else { return Ok(()) };
+        for relay in self.relays.iter_mut() {
+            if is_hung_up(terminal, relay) {
+                relay.stop(&mut self.ring)?;
+            } else if writes_keys(relay) {
+                relay.set_reading(terminal.reading(), &mut self.ring)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What each completion means: the index of the program.
+    fn dispatch(&mut self, completion: Completion) -> io::Result<()> {
+        match (completion.token.operation, &mut self.command) {
+            (Operation::Signal, Some(command)) => {
+                if command.on_signals(self.config.verbosity) {
+                    self.command_ended()?;
+                }
+            }
+            (Operation::ChildExit | Operation::MonitorEvent, Some(command)) => {
+                if command.on_child_event() {
+                    self.command_ended()?;
+                }
+            }
+            (Operation::MemoryStall, Some(command)) => command.memory.on_stall(Instant::now()),
+            (Operation::MemoryEvent, Some(command)) => command.memory.on_event(),
+            (
+                Operation::Signal
+                | Operation::ChildExit
+                | Operation::MonitorEvent
+                | Operation::MemoryStall
+                | Operation::MemoryEvent,
+                None,
+            ) => {}
+            (Operation::Event, _) => self.reports.events_written(completion),
+            (Operation::Control, _) => self.reports.answer(&self.relays, &self.ring),
+            (
+                Operation::SinkWatch
+                | Operation::Splice
+                | Operation::Fill
+                | Operation::Drain
+                | Operation::Read
+                | Operation::Write
+                | Operation::Input
+                | Operation::Tee
+                | Operation::Mark,
+                _,
+            ) => {
+                let now = Instant::now();
+                let relay = self.relays.completing(completion.token.relay, now);
+                let before = Before::new(&completion, relay);
+                relay.complete(completion, &mut self.ring)?;
+                self.reports.completed(before, relay, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// The command is gone: nobody reads its stdin, and its other streams have a time limit from now.
+    fn command_ended(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        let Some(command) = &mut self.command else { return Ok(()) };
+        command.follow_key(self.relays.last_key(), now);
+        command.release_signals();
+        if let Some(exit) = command.child.exit() {
+            use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+            self.asked_to_end = matches!(exit, Exit::Signal(SIGHUP | SIGINT | SIGQUIT | SIGTERM));
+            command.memory.command_ended(exit, &mut self.relays, now);
+            self.reports.command_ended(now);
+        }
+        self.relays.restart_silence(now);
+        for relay in self.relays.iter_mut().filter(|relay| relay.stream() == Stream::Stdin) {
+            relay.stop(&mut self.ring)?;
+        }
+        Ok(())
+    }
+
+    /// Reports, once, how each relay ended, and lets the peer of a copy know that no more comes.
+    fn report_ends(&mut self) {
+        let strict = self.config.tee.failure == TeeFailure::Fail;
+        for index in self.relays.new_ends() {
+            if let Some(copy) = self.relays.copy_number(index) {
+                self.peers.finish(copy);
+            }
+            let relay = &self.relays[index];
+            let Some(end) = relay.ended() else { continue };
+            self.reports.ended(relay, end);
+            self.lost |= match (end, relay.role()) {
+                (End::Failed(_) | End::ReaderLeft, Role::Copy) => strict,
+                (End::Failed(_), _) => true,
+                _ => false,
+            };
+            report_end(relay, end, self.config.verbosity);
+        }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { on_full: self.config.tee.on_full, asked_to_end: self.asked_to_end }
+    }
+
+    /// How long the loop may sleep.
+    fn time_limit(&self, now: Instant) -> Option<Duration> {
+        let relays = self.relays.deadline(self.patience());
+        let command = self.command.as_ref().and_then(|command| match command.is_running() {
+            true => command.memory.deadline(),
+            false => match command.wrap.linger {
+                Linger::EndOfFile => None,
+                Linger::Silence(limit) => Some(self.relays.silent_since()? + limit),
+            },
+        });
+        let stop = self.command.as_ref().and_then(Command::stop_deadline);
+        let reports = self.reports.deadline();
+        let next = relays.into_iter().chain(command).chain(stop).chain(reports).min()?;
+        Some(next.saturating_duration_since(now))
+    }
+}

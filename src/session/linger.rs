@@ -1,0 +1,274 @@
+//! The relays of a run, and how streams end when nobody ends them: pipes that others hold open, copies that take
+//! no more. What the user is told of each end.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+use nix::unistd::{Whence, lseek};
+
+use super::job_control::writes_keys;
+use crate::config::Verbosity;
+use crate::error::Error;
+use crate::notice;
+use crate::process::procfs::{self, Held, Holder};
+use crate::relay::{End, Endpoint, Kind, OnFull, Relay, Role, Stream};
+use crate::reports::Screen;
+use crate::ring::Ring;
+use crate::terminal::Terminal;
+
+/// How long a copy can hold up the end of a run without taking any bytes, if it may lose them or the run was asked to
+/// end by a signal.
+const STALLED_COPY: Duration = Duration::from_millis(200);
+
+/// Whether a relay takes bytes from the child's end of a stream, and that stream is still open.
+fn outlives(relay: &Relay) -> bool {
+    relay.ended().is_none() && relay.role().is_first()
+}
+
+/// Who else holds the source of a relay.
+fn holder_of_source(relay: &Relay, terminal: Option<&Terminal>) -> Option<Holder> {
+    let held = match (relay.source_kind(), terminal) {
+        (Kind::Leader, Some(terminal)) => Held::Terminal(terminal.device()),
+        _ => Held::Pipe(fstat(relay.source()?.fd()).ok()?.st_ino),
+    };
+    procfs::holder_of(held)
+}
+
+/// The relays of a run: those of the streams first, then one for each copy.
+#[derive(Debug)]
+pub(crate) struct Relays {
+    relays: Vec<Relay>,
+    /// What the loop remembers of each.
+    notes: Vec<Note>,
+}
+
+#[derive(Debug)]
+struct Note {
+    /// When it last completed anything, or the command ended.
+    silent_since: Instant,
+    /// Who else holds the source of a relay that is being left.
+    holder: Option<Holder>,
+    /// Its end has been reported.
+    reported: bool,
+}
+
+/// What decides how long a copy that takes nothing is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Patience {
+    /// Whether copies may lose bytes.
+    pub(crate) on_full: OnFull,
+    /// The run was asked to end by a signal.
+    pub(crate) asked_to_end: bool,
+}
+
+impl Deref for Relays {
+    type Target = [Relay];
+
+    fn deref(&self) -> &[Relay] {
+        &self.relays
+    }
+}
+
+impl DerefMut for Relays {
+    fn deref_mut(&mut self) -> &mut [Relay] {
+        &mut self.relays
+    }
+}
+
+impl Relays {
+    pub(crate) fn new(relays: Vec<Relay>, started: Instant) -> Relays {
+        let note = || Note { silent_since: started, holder: None, reported: false };
+        let notes = relays.iter().map(|_| note()).collect();
+        Relays { relays, notes }
+    }
+
+    /// The relay with this number, of which an operation completes now.
+    pub(crate) fn completing(&mut self, number: u8, now: Instant) -> &mut Relay {
+        let index = usize::from(number);
+        self.notes[index].silent_since = now;
+        &mut self.relays[index]
+    }
+
+    /// The command has ended: silence counts from now.
+    pub(crate) fn restart_silence(&mut self, now: Instant) {
+        self.notes.iter_mut().for_each(|note| note.silent_since = now);
+    }
+
+    /// When the last key was passed on to the command's terminal.
+    pub(crate) fn last_key(&self) -> Option<Instant> {
+        let mut both = self.relays.iter().zip(&self.notes);
+        let keys = both.find(|(relay, _)| writes_keys(relay) && relay.counters().taken > 0);
+        keys.map(|(_, note)| note.silent_since)
+    }
+
+    /// Whether the command writes to a terminal, where a live line of ours would be in its way.
+    pub(crate) fn screen(&self) -> Screen {
+        let shared = self.relays.iter().any(|relay| {
+            relay.stream() != Stream::Stdin
+                && relay.role() != Role::Copy
+                && relay.sink().is_some_and(|sink| sink.kind() == Kind::Terminal)
+        });
+        if shared { Screen::Shared } else { Screen::Own }
+    }
+
+    /// What is left to read of a filter's input, if that is a file, in bytes.
+    pub(crate) fn size_of_input(&self) -> Option<u64> {
+        let first = self.relays.iter().find(|relay| relay.role().is_first())?;
+        let source = first.source()?;
+        if source.kind() != Kind::File {
+            return None;
+        }
+        let size = fstat(source.fd()).ok()?.st_size;
+        let position = lseek(source.fd(), 0, Whence::SeekCur).ok()?;
+        u64::try_from(size - position).ok()
+    }
+
+    /// After the command's end: leaves every pipe that others hold open and say nothing on for `limit`.
+    ///
+    /// # Errors
+    /// Only if the ring itself fails.
+    pub(crate) fn leave_what_is_silent(
+        &mut self,
+        limit: Duration,
+        terminal: Option<&Terminal>,
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<()> {
+        if self.silent_since().is_none_or(|since| now < since + limit) {
+            return Ok(());
+        }
+        let mut all_silent = true;
+        for (relay, note) in
+            self.relays.iter().zip(&mut self.notes).filter(|(relay, _)| outlives(relay))
+        {
+            note.silent_since = now;
+            all_silent &= relay.is_silent();
+        }
+        if !all_silent {
+            return Ok(());
+        }
+        let left = self.relays.iter().enumerate().filter(|(_, relay)| outlives(relay));
+        let holders: Vec<(usize, Option<Holder>)> =
+            left.map(|(index, relay)| (index, holder_of_source(relay, terminal))).collect();
+        // One that is on its way out says nothing more, and its end of the pipe goes with it.
+        if holders.iter().any(|(_, holder)| holder.as_ref().is_some_and(|holder| holder.exiting)) {
+            return Ok(());
+        }
+        for (index, holder) in holders {
+            self.notes[index].holder = holder;
+            self.relays[index].leave(ring)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves copies that take no more: those that may lose bytes after the end of all streams, and all of them once
+    /// the run was asked to end. A stream that a copy has held up then goes on without it.
+    ///
+    /// # Errors
+    /// Only if the ring itself fails.
+    pub(crate) fn leave_stalled_copies(
+        &mut self,
+        patience: Patience,
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<()> {
+        let stalling = self.stalling_copies(patience).filter(|(_, at)| *at <= now);
+        let due: Vec<usize> = stalling.map(|(copy, _)| copy).collect();
+        for copy in due {
+            let relay = &mut self.relays[copy];
+            if relay.source().is_some_and(Endpoint::has_input) || !patience.asked_to_end {
+                relay.stop(ring)?;
+            } else {
+                self.notes[copy].silent_since = now;
+            }
+        }
+        Ok(())
+    }
+
+    /// The relays of copies that may be left, and when.
+    fn stalling_copies(&self, patience: Patience) -> impl Iterator<Item = (usize, Instant)> {
+        let open = || self.relays.iter().filter(|relay| relay.ended().is_none());
+        let is_copy = |relay: &Relay| relay.role() == Role::Copy;
+        let only_copies = patience.on_full == OnFull::Drop && open().all(is_copy);
+        let copies = self.relays.iter().zip(&self.notes).enumerate();
+        copies
+            .filter(move |(_, (relay, _))| {
+                (only_copies || patience.asked_to_end) && is_copy(relay) && relay.ended().is_none()
+            })
+            .map(|(copy, (_, note))| (copy, note.silent_since + STALLED_COPY))
+    }
+
+    /// When something here falls due, if nothing completes before.
+    pub(crate) fn deadline(&self, patience: Patience) -> Option<Instant> {
+        let relays = self.relays.iter().filter_map(Relay::deadline);
+        relays.chain(self.stalling_copies(patience).map(|(_, at)| at)).min()
+    }
+
+    /// Since when no stream from the command has moved a byte. One that is busy keeps the others: whoever
+    /// writes there may still have something to say on them.
+    pub(crate) fn silent_since(&self) -> Option<Instant> {
+        let open = self.relays.iter().zip(&self.notes).filter(|(relay, _)| outlives(relay));
+        open.map(|(_, note)| note.silent_since).max()
+    }
+
+    /// The relays that have ended since this was last asked.
+    pub(crate) fn new_ends(&mut self) -> Vec<usize> {
+        let both = self.relays.iter().zip(&mut self.notes).enumerate();
+        let ended = both.filter(|(_, (relay, note))| relay.ended().is_some() && !note.reported);
+        let marked = ended.map(|(index, (_, note))| {
+            note.reported = true;
+            index
+        });
+        marked.collect()
+    }
+
+    /// Which of the copies a relay is, if it is one.
+    pub(crate) fn copy_number(&self, index: usize) -> Option<usize> {
+        let streams = self.relays.iter().filter(|relay| relay.role() != Role::Copy).count();
+        index.checked_sub(streams)
+    }
+
+    /// Names the streams that were left because another process holds them and says nothing.
+    pub(crate) fn report_abandoned(&self, verbosity: Verbosity) {
+        let mut left: Vec<(&Option<Holder>, Vec<&str>)> = Vec::new();
+        for (relay, note) in self.relays.iter().zip(&self.notes) {
+            if !matches!(relay.ended(), Some(End::Abandoned)) {
+                continue;
+            }
+            let name = relay.stream().name();
+            match left.iter_mut().find(|(holder, _)| *holder == &note.holder) {
+                Some((_, names)) => names.push(name),
+                None => left.push((&note.holder, vec![name])),
+            }
+        }
+        for (holder, names) in left {
+            let holder = match holder {
+                Some(holder) => format!("pid {} ({})", holder.pid, holder.command),
+                None => "another process".to_owned(),
+            };
+            let names = names.join(" and ");
+            let text =
+                format!("leave {names}: {holder} holds on to it (--linger=eof waits for the end)");
+            notice::notice(verbosity, &text);
+        }
+    }
+}
+
+/// What the user should know of how a relay ended. What was abandoned is named at the end of the run, together with
+/// other streams that the same process holds.
+pub(crate) fn report_end(relay: &Relay, end: &End, verbosity: Verbosity) {
+    match (end, relay.role()) {
+        (End::Failed(error), _) => notice::error(error),
+        (End::ReaderLeft, Role::Copy) => {
+            let tried = format!("write to {}", relay.sink_name());
+            notice::error(&Error::os(tried, Errno::EPIPE));
+        }
+        (End::Abandoned, _) => {}
+        (End::Delivered | End::ReaderLeft | End::Stopped, _) => {
+            notice::event(verbosity, &format!("{}: {end:?}", relay.stream().name()));
+        }
+    }
+}

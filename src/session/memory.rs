@@ -1,0 +1,372 @@
+//! The memory guard at work: samples when they are due, and applies what a stage means to the relays, the
+//! process's title and the user's terminal.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+
+use crate::config::{Banner, Config, Monitor, Wrap};
+use crate::error::Error;
+use crate::memory::limit::{self, ChildGroup, Events};
+use crate::memory::policy::{
+    BOUNDED, Change, Flow, Source, Stage, TRICKLE, TRICKLE_EVERY, TextModes, Thresholds,
+};
+use crate::memory::sample::{Group, Scope};
+use crate::memory::{Guard, human, stall};
+use crate::notice;
+use crate::observe::report::MemoryReport;
+use crate::process::exit::Exit;
+use crate::process::limits::Confinement;
+use crate::relay::{self, Relay, Role, Stream, TextSwitch, Trickle};
+use crate::reports::MemoryEnd;
+use crate::reports::stages::MemorySnapshot;
+use crate::reports::title::Title;
+use crate::ring::{Fd, Op, Operation, Ring, Token};
+
+/// Watches and limits the child's memory.
+#[derive(Debug)]
+pub(crate) struct MemoryWatch<'c> {
+    config: &'c Config,
+    wrap: &'c Wrap,
+    group: Option<ChildGroup>,
+    /// `None` if nothing is watched.
+    scope: Option<Scope>,
+    guard: Option<Guard>,
+    /// Ours from the first change of stage on; until then ps shows how nproxy was called.
+    title: Option<Title>,
+    /// Polled for stalls and for events of the child's group; in flight or to be armed.
+    stalls: Polled,
+    events: Polled,
+    next_log: Option<Instant>,
+    /// The machine's count when the child started.
+    oom_kills: Option<u64>,
+    coloured: bool,
+}
+
+/// An fd that is polled for POLLPRI.
+#[derive(Debug)]
+enum Polled {
+    No,
+    Due(Fd),
+    InFlight(Fd),
+}
+
+impl Polled {
+    fn new(fd: Option<OwnedFd>) -> Polled {
+        fd.map_or(Polled::No, |fd| Polled::Due(Rc::new(fd)))
+    }
+
+    fn arm(&mut self, operation: Operation, ring: &mut Ring) -> io::Result<()> {
+        if let Polled::Due(fd) = self {
+            ring.submit(Token::session(operation), Op::poll(fd, PollFlags::POLLPRI))?;
+            *self = Polled::InFlight(fd.clone());
+        }
+        Ok(())
+    }
+
+    fn completed(&mut self) {
+        if let Polled::InFlight(fd) = self {
+            *self = Polled::Due(fd.clone());
+        }
+    }
+}
+
+impl<'c> MemoryWatch<'c> {
+    /// Makes the child's cgroup, if a limit asks for one, and settles what is watched.
+    ///
+    /// # Errors
+    /// When there can be no such group, or `--monitor=cgroup` finds none: nothing has been started by then.
+    pub(crate) fn new(config: &'c Config, wrap: &'c Wrap) -> Result<MemoryWatch<'c>, Error> {
+        let group = ChildGroup::new(config.memory.limits)?;
+        let own = || group.as_ref().map(ChildGroup::group);
+        let scope = match config.memory.monitor {
+            Monitor::Off => None,
+            Monitor::Process => Some(Scope::Process),
+            Monitor::Tree => Some(Scope::Tree),
+            Monitor::Auto => Some(own().map_or(Scope::Tree, Scope::Cgroup)),
+            Monitor::Cgroup => {
+                let group = own().or_else(limit::own_group);
+                let none = || Error::usage("--monitor=cgroup", "no memory cgroup to be read here");
+                Some(Scope::Cgroup(group.ok_or_else(none)?))
+            }
+        };
+        let tried = |error| Error::os("watch the cgroup of the child", error);
+        let events = group.as_ref().map(ChildGroup::watch).transpose().map_err(tried)?;
+        let coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Ok(MemoryWatch {
+            config,
+            wrap,
+            group,
+            scope,
+            guard: None,
+            title: None,
+            stalls: Polled::No,
+            events: Polled::new(events),
+            next_log: None,
+            oom_kills: None,
+            coloured,
+        })
+    }
+
+    /// What the child has to put on itself.
+    ///
+    /// # Errors
+    /// When an fd cannot be duplicated.
+    pub(crate) fn confinement(&self) -> Result<Confinement, Error> {
+        let entrance = self.group.as_ref().map(ChildGroup::entrance).transpose();
+        let entrance =
+            entrance.map_err(|error| Error::os("open the cgroup of the child", error))?;
+        Ok(Confinement { entrance, rlimits: self.config.memory.rlimits.clone() })
+    }
+
+    /// Begins to watch the child with number `pid`.
+    pub(crate) fn begin(&mut self, pid: u32, engine: &str, now: Instant) {
+        let memory = &self.config.memory;
+        self.oom_kills = limit::oom_kills();
+        let Some(scope) = self.scope.take() else {
+            return self.show_banner(engine, "not watched");
+        };
+        let ceiling = limit::ceiling(memory.limits);
+        // The order of what was named has been checked with the flags.
+        let Ok(thresholds) = Thresholds::new(memory.named, ceiling) else { return };
+        let figures = Stage::ALL[1..].iter().map(|stage| human(thresholds.of(*stage)));
+        let figures = figures.collect::<Vec<_>>().join(", ");
+        let name = match &scope {
+            Scope::Process => "process",
+            Scope::Tree => "tree",
+            Scope::Cgroup(Group::V2(_)) => "cgroup",
+            Scope::Cgroup(Group::V1(_)) => "cgroup (version 1)",
+        };
+        self.show_banner(engine, &format!("{name}, stages from {figures} of {}", human(ceiling)));
+        self.next_log = memory.log_every.map(|every| now + every);
+        self.guard = Some(Guard::new(scope, pid, thresholds, memory.settings, now));
+    }
+
+    fn show_banner(&self, engine: &str, memory: &str) {
+        let program = self.wrap.program.to_string_lossy();
+        let text = format!("{program} on {engine}; memory: {memory}");
+        match self.config.memory.banner {
+            Banner::Shown => notice::notice(self.config.verbosity, &text),
+            Banner::None => notice::event(self.config.verbosity, &text),
+        }
+    }
+
+    /// When the loop has to look at memory again.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.guard.as_ref().map(Guard::due).into_iter().chain(self.next_log).min()
+    }
+
+    /// Keeps polled what tells of stalls and of the child's group.
+    pub(crate) fn arm(&mut self, ring: &mut Ring) -> io::Result<()> {
+        self.stalls.arm(Operation::MemoryStall, ring)?;
+        self.events.arm(Operation::MemoryEvent, ring)
+    }
+
+    /// Tasks have stalled for want of memory.
+    pub(crate) fn on_stall(&mut self, now: Instant) {
+        self.stalls.completed();
+        if let Some(guard) = &mut self.guard {
+            notice::event(self.config.verbosity, &"memory stall");
+            guard.stalled(now);
+        }
+    }
+
+    /// The kernel has counted something in the child's group.
+    pub(crate) fn on_event(&mut self) {
+        self.events.completed();
+        if let Some(group) = &self.group {
+            // Looking makes the poll wait for the next.
+            let events = group.events();
+            notice::event(self.config.verbosity, &format!("{events:?}"));
+        }
+    }
+
+    /// Takes a sample if one is due, and applies what it means. Returns what was found.
+    pub(crate) fn turn(&mut self, relays: &mut [Relay], now: Instant) -> Option<MemorySnapshot> {
+        let guard = self.guard.as_mut()?;
+        if now < guard.due() {
+            self.log(now);
+            return None;
+        }
+        let source = match guard.is_gate_closed() {
+            true if relays.iter().any(holds_unread) => Source::Waiting,
+            _ => Source::Empty,
+        };
+        let change = guard.sample(source, now);
+        let snapshot = MemorySnapshot {
+            account: guard.account(),
+            resident: guard.resident(),
+            stage: guard.stage(),
+            effects: guard.effects(),
+            change,
+        };
+        if let Some(change) = change {
+            self.apply(change, relays, now);
+        }
+        self.log(now);
+        Some(snapshot)
+    }
+
+    fn apply(&mut self, change: Change, relays: &mut [Relay], now: Instant) {
+        let Some(guard) = &self.guard else { return };
+        let effects = guard.effects();
+        spread(effects.flow, effects.text, relays, now);
+        let resident = human(guard.resident());
+        match change {
+            Change::Stage { from, to } => {
+                let figure = human(guard.thresholds().of(to));
+                let text = match to {
+                    Stage::Monitoring => format!("memory: {to} ({resident} in use)"),
+                    _ => format!("memory: {to} from {figure} ({resident} in use)"),
+                };
+                notice::coloured(self.config.verbosity, &text, self.colour(to));
+                let title = self.title.get_or_insert_with(|| Title::new(&self.wrap.program));
+                title.show(to, &figure);
+                let machine = Path::new(stall::MACHINE);
+                if from == Stage::Monitoring && matches!(self.stalls, Polled::No) {
+                    let own = self.group.as_ref().and_then(|g| stall::trigger(&g.pressure_file()));
+                    self.stalls = Polled::new(own.or_else(|| stall::trigger(machine)));
+                }
+            }
+            Change::GateHarmful => {
+                let text = format!("memory: the gate makes it grow ({resident} in use) and opens");
+                notice::notice(self.config.verbosity, &text);
+            }
+        }
+    }
+
+    fn colour(&self, stage: Stage) -> Option<&'static str> {
+        let code = match stage {
+            Stage::Monitoring => return None,
+            Stage::Attention => "\x1b[33m",
+            Stage::Pressure => "\x1b[31m",
+            Stage::Critical => "\x1b[34m",
+            Stage::Emergency => "\x1b[35m",
+        };
+        self.coloured.then_some(code)
+    }
+
+    fn log(&mut self, now: Instant) {
+        let (Some(due), Some(guard)) = (self.next_log, &self.guard) else { return };
+        if now < due {
+            return;
+        }
+        let every = self.config.memory.log_every.unwrap_or(Duration::MAX);
+        self.next_log = now.checked_add(every);
+        let (stage, resident) = (guard.stage(), human(guard.resident()));
+        let peak = human(guard.account().peak);
+        let of = match guard.processes() {
+            0 => String::new(),
+            1 => " in 1 process".to_owned(),
+            many => format!(" in {many} processes"),
+        };
+        let text = format!("memory: {resident}{of}, peak {peak}, {stage}");
+        notice::notice(self.config.verbosity, &text);
+    }
+
+    /// The child is gone, and its memory with it: what is left of its output goes as the user asked.
+    pub(crate) fn command_ended(&mut self, exit: Exit, relays: &mut [Relay], now: Instant) {
+        spread(Flow::Open, TextModes::AsAsked, relays, now);
+        self.next_log = None;
+        let program = self.wrap.program.to_string_lossy();
+        let limit = self.config.memory.limits.max.map(human);
+        let at = limit.map_or(String::new(), |limit| format!(" at --memory-max {limit}"));
+        // The machine's count is worth reading only where it could explain something.
+        let suspect = self.group.is_some() || exit == Exit::Signal(libc::SIGKILL);
+        match (exit, if suspect { self.killed() } else { 0 }) {
+            (_, 0) => {}
+            (Exit::Signal(libc::SIGKILL), _) if self.group.is_some() => {
+                notice::error(&format!("run {program}: ended by the OOM killer{at}"));
+            }
+            (Exit::Signal(libc::SIGKILL), _) => {
+                notice::error(&format!(
+                    "run {program}: ended by the machine's OOM killer, it seems"
+                ));
+            }
+            (_, killed) if self.group.is_some() => {
+                let text =
+                    format!("run {program}: the OOM killer ended {killed} of its processes{at}");
+                notice::notice(self.config.verbosity, &text);
+            }
+            _ => {}
+        }
+        if let Some(title) = &mut self.title {
+            title.show(Stage::Monitoring, "");
+        }
+        self.retire();
+    }
+
+    /// No more samples; the books stay.
+    fn retire(&mut self) {
+        self.stalls = Polled::No;
+        self.events = Polled::No;
+    }
+
+    /// How many processes the OOM killer ended: in the child's group, or else on this machine meanwhile.
+    fn killed(&self) -> u64 {
+        match (&self.group, self.oom_kills) {
+            (Some(group), _) => group.events().oom_kill,
+            (None, Some(before)) => limit::oom_kills().map_or(0, |now| now.saturating_sub(before)),
+            (None, None) => 0,
+        }
+    }
+
+    /// What is known of the command's memory once it has ended.
+    pub(crate) fn end(&self) -> MemoryEnd {
+        MemoryEnd { report: self.report(), oom_kills: self.killed() }
+    }
+
+    /// The books, for the report.
+    fn report(&self) -> Option<MemoryReport> {
+        let account = self.guard.as_ref()?.account();
+        let events = self.group.as_ref().map_or(Events::default(), ChildGroup::events);
+        let group_peak = self.group.as_ref().and_then(ChildGroup::peak).unwrap_or(0);
+        Some(MemoryReport {
+            peak_bytes: account.peak.max(group_peak),
+            highest_stage: account.highest.unwrap_or(Stage::Monitoring).name(),
+            stage_changes: account.changes,
+            gate_closed: account.gate_closed,
+            gate_harmful: account.gate_harmful,
+            samples: account.samples,
+            sampling_seconds: account.sampling.as_secs_f64(),
+            high_events: events.high,
+            max_events: events.max,
+            oom_kills: events.oom_kill,
+        })
+    }
+}
+
+/// Whether the gate stands before this relay: what takes the child's output from it.
+fn is_gated(relay: &Relay) -> bool {
+    relay.role().is_first() && relay.stream() != Stream::Stdin
+}
+
+fn holds_unread(relay: &Relay) -> bool {
+    is_gated(relay) && relay.source().is_some_and(|source| source.has_input())
+}
+
+fn spread(flow: Flow, text: TextModes, relays: &mut [Relay], now: Instant) {
+    let flow = match flow {
+        Flow::Open => relay::Flow::Open,
+        Flow::Bounded => relay::Flow::Bounded(BOUNDED),
+        Flow::Trickle => relay::Flow::Trickle(Trickle { bytes: TRICKLE, every: TRICKLE_EVERY }),
+        Flow::Drain => relay::Flow::Drain,
+    };
+    let text = match text {
+        TextModes::AsAsked => TextSwitch::On,
+        TextModes::Off => TextSwitch::Off,
+    };
+    for relay in relays {
+        if is_gated(relay) {
+            relay.set_flow(flow, now);
+        }
+        // A log keeps what was asked for it.
+        if relay.role() != Role::Copy {
+            relay.set_text(text);
+        }
+    }
+}
