@@ -170,7 +170,7 @@ fn little_and_nothing(engine: Engine) {
 /// A terminal in raw mode as the sink: written by polling, never by splice.
 fn terminal_as_sink(engine: Engine) {
     let bytes = 2 << 20;
-    let (follower, arrived) = crate::terminal::raw_sink();
+    let (follower, arrived) = crate::harness::terminal::raw_sink();
     let run = Launch::nproxy(engine)
         .words("peer write")
         .arg(bytes.to_string())

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use tempfile::tempdir;
 
+use crate::harness::terminal::raw_sink;
 use crate::harness::{Engine, Launch, need, on_both_engines, time_limit};
-use crate::terminal::raw_sink;
 
 on_both_engines![
     listings,

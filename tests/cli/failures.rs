@@ -244,7 +244,7 @@ fn descriptors_that_do_not_block(engine: Engine) {
             .start();
         let child = proc::only_child(run.pid());
         proc::until_blocked_in_write(child);
-        crate::readers::expect_no_cpu(&run);
+        crate::cli::readers::expect_no_cpu(&run);
         assert!(is_nonblocking(&kept), "the flag is as it was");
         let arrived = Capture::of(reader);
         run.finish().expect_code(0).expect_silent();
@@ -261,7 +261,7 @@ fn descriptors_that_do_not_block(engine: Engine) {
         let run = Launch::nproxy(engine).args(flags).stdin(source).start();
         writer.write_all(b"first\n").expect("line");
         run.stdout.as_ref().expect("captured").wait_for("first\n", 1);
-        crate::readers::expect_no_cpu(&run);
+        crate::cli::readers::expect_no_cpu(&run);
         writer.write_all(b"second\n").expect("line");
         run.stdout.as_ref().expect("captured").wait_for("second\n", 1);
         assert!(is_nonblocking(&kept), "the flag is as it was");

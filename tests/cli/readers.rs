@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::capture::{Capture, waiting_bytes};
+use crate::harness::terminal::raw_pair;
 use crate::harness::{
     Engine, Launch, Running, on_both_engines, payload_bytes, payload_digest, time_limit,
 };
 use crate::payload::Digest;
 use crate::proc;
-use crate::terminal::raw_pair;
 
 /// Resident memory that nproxy may use. Unoptimised code is larger on its own.
 const RESIDENT_LIMIT: u64 = if cfg!(debug_assertions) { 12 << 20 } else { 5 << 20 };

@@ -7,8 +7,8 @@ use std::os::unix::process::ExitStatusExt;
 use nix::sys::signal::Signal;
 use tempfile::tempdir;
 
+use crate::harness::terminal::raw_pair;
 use crate::harness::{Engine, Launch, need, on_both_engines};
-use crate::terminal::raw_pair;
 
 /// The deaths that must come through: by the terminal, by the kernel, by kill(1).
 const DEATHS: [Signal; 8] = [

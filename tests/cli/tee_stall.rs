@@ -13,10 +13,10 @@ use nix::sys::stat::Mode;
 use tempfile::tempdir;
 
 use crate::capture::Capture;
+use crate::cli::tee::digest_of;
 use crate::harness::{Engine, Launch, on_both_engines, payload_bytes, payload_digest};
 use crate::payload::{Digest, Hasher, Payload};
 use crate::proc;
-use crate::tee::digest_of;
 
 on_both_engines![
     peer_that_stalls_and_resumes,
@@ -38,7 +38,7 @@ fn peer_that_stalls_and_resumes(engine: Engine) {
     let peer = tcp.accept().expect("accept").0;
     let child = proc::only_child(run.pid());
     proc::until_blocked_in_write(child);
-    crate::readers::expect_no_cpu(&run);
+    crate::cli::readers::expect_no_cpu(&run);
     let arrived = Capture::of(OwnedFd::from(peer));
     let run = run.finish();
     run.expect_code(0).expect_stdout(payload_digest());
@@ -64,7 +64,7 @@ fn stalled_leg_holds_the_command(engine: Engine) {
         .start();
     let child = proc::only_child(run.pid());
     proc::until_blocked_in_write(child);
-    crate::readers::expect_no_cpu(&run);
+    crate::cli::readers::expect_no_cpu(&run);
     // The FIFO stays open to be written by us, so its end shows in the count only; nor may its reader leave early.
     let taker = std::thread::spawn(move || {
         let mut left = payload_bytes() as usize;

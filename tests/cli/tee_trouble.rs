@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use tempfile::tempdir;
 
+use crate::cli::tee::{digest_of, fifo};
 use crate::coloured::{Form, Text};
 use crate::harness::{
     Engine, Launch, digest_of_file, need, on_both_engines, payload_bytes, payload_digest,
@@ -18,7 +19,6 @@ use crate::harness::{
 use crate::outcome::Finished;
 use crate::payload::Digest;
 use crate::proc;
-use crate::tee::{digest_of, fifo};
 
 on_both_engines![
     full_disk,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Launch, need, nproxy_path};
+use crate::harness::{Launch, nproxy_path};
 use crate::proc;
 
 fn script(name: &str) -> PathBuf {

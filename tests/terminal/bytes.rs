@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use crate::console::Console;
 use crate::harness::{Engine, on_both_engines, payload_bytes};
+use crate::terminal::console::Console;
 
 on_both_engines![both_ways, last_bytes_of_a_writer_that_ends, a_screen_that_nobody_reads];
 
@@ -45,7 +45,7 @@ fn last_bytes_of_a_writer_that_ends(engine: Engine) {
 /// A screen that takes no more holds the child up, not nproxy: its signals still arrive.
 fn a_screen_that_nobody_reads(engine: Engine) {
     use nix::sys::signal::{Signal, kill};
-    let (leader, path) = crate::terminal::open_leader();
+    let (leader, path) = crate::harness::terminal::open_leader();
     let running = crate::harness::Launch::program(crate::harness::peer_path())
         .arg("with")
         .arg(format!("tty={path}"))

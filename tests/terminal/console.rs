@@ -8,9 +8,9 @@ use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::capture::Capture;
+use crate::harness::terminal::open_leader;
 use crate::harness::{Engine, Launch, Running, nproxy_path, peer_path};
 use crate::proc;
-use crate::terminal::open_leader;
 
 pub(crate) const CTRL_C: &str = "\x03";
 pub(crate) const CTRL_D: &str = "\x04";

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use tempfile::tempdir;
 
-use crate::console::{CTRL_BACKSLASH, CTRL_C, CTRL_D, CTRL_Z};
+use crate::harness::terminal::Terminal;
 use crate::harness::{Engine, on_both_engines};
 use crate::proc;
-use crate::terminal::Terminal;
+use crate::terminal::console::{CTRL_BACKSLASH, CTRL_C, CTRL_D, CTRL_Z};
 
 on_both_engines![
     stop_and_foreground,

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tempfile::tempdir;
 
-use crate::console::{CTRL_D, CTRL_Q, CTRL_S, Console};
+use crate::harness::terminal::{Terminal, open_leader};
 use crate::harness::{Engine, Launch, on_both_engines, peer_path};
 use crate::proc;
-use crate::terminal::{Terminal, open_leader};
+use crate::terminal::console::{CTRL_D, CTRL_Q, CTRL_S, Console};
 
 on_both_engines![
     passwords_are_not_shown,

@@ -3,8 +3,8 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::console::{CTRL_BACKSLASH, CTRL_C, CTRL_D, Console};
 use crate::harness::{Engine, on_both_engines};
+use crate::terminal::console::{CTRL_BACKSLASH, CTRL_C, CTRL_D, Console};
 
 on_both_engines![
     after_signals_to_nproxy,

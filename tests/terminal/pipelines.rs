@@ -5,10 +5,10 @@ use std::fs;
 
 use tempfile::tempdir;
 
-use crate::console::{CTRL_C, CTRL_D, Console};
+use crate::harness::terminal::Terminal;
 use crate::harness::{Engine, Launch, on_both_engines};
 use crate::proc;
-use crate::terminal::Terminal;
+use crate::terminal::console::{CTRL_C, CTRL_D, Console};
 
 on_both_engines![
     behind_a_pipe_the_terminal_stays_cooked,

@@ -1,28 +1,4 @@
-//! The whole-program tests: the built nproxy among real pipes, files, sockets, terminals and signals.
-//!
-//! Every test that touches the relay runs on both engines. NPROXY_TEST_MIB sets the payload (default 32; the issue's
-//! runs use 4096), NPROXY_BIN another nproxy, NPROXY_REQUIRE_ALL=1 makes a skipped test a failed one. `cargo test`
-//! builds the peer, an example, beside it; `cargo test --test cli` does not: `cargo build --examples` first.
-
-// The machinery: starting and judging programs, reading their output, looking at processes, terminals and ends.
-mod capture;
-mod ends;
-mod harness;
-mod outcome;
-mod proc;
-mod terminal;
-
-// The payload and its digest, as the peer makes them.
-#[path = "../peer/payload.rs"]
-mod payload;
-
-// Coloured text and the same without colours, as the peer makes both.
-#[path = "../peer/coloured.rs"]
-mod coloured;
-
-// The slow parser that the filter's own tests are judged by.
-#[path = "../../src/text/strip/reference.rs"]
-mod reference;
+//! What needs no terminal of the command's own: every kind of source and sink, every way to end, and the copies.
 
 // Every byte arrives, once and in order: all sources, all sinks, all write sizes, both streams.
 mod bytes;
@@ -33,7 +9,7 @@ mod status;
 // What is the command line's: options, words left alone, environment, standard descriptors.
 mod command_line;
 // Readers that leave, and readers that sleep; memory and CPU meanwhile.
-mod readers;
+pub(crate) mod readers;
 // Lingering, end of streams, threads, descriptors, and nothing left behind.
 mod lifetime;
 // Signals from elsewhere, dispositions, stop and continue.
@@ -47,7 +23,7 @@ mod text;
 // Real programs' colours, at a terminal and in a file.
 mod colours;
 // Legs: every kind of target, clean logs, shared logs, and what a reader of the log sees while the command runs.
-mod tee;
+pub(crate) mod tee;
 // Legs that take nothing for a while, or for ever.
 mod tee_stall;
 // Legs that break or were never there, and what the main path and the user notice of it.

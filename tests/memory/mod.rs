@@ -3,23 +3,6 @@
 //! Thresholds are scaled down by flags; times are bounds, not measurements, but for those that the trickle gives.
 //! cgroup v2 is tested in a virtual machine, by scripts/vm-test.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "the machinery is that of tests/cli, which uses all of it"
-)]
-
-#[path = "../cli/capture.rs"]
-mod capture;
-#[path = "../cli/harness.rs"]
-mod harness;
-#[path = "../cli/outcome.rs"]
-mod outcome;
-#[path = "../peer/payload.rs"]
-mod payload;
-#[path = "../cli/proc.rs"]
-mod proc;
-
 // Stages in order, text modes off and on, titles, notices, and the switches for each.
 mod stages;
 // The gate: its trickle, its harm, what it spares.

@@ -1,23 +1,6 @@
 //! Observation on the built nproxy: reports against the truth, events, the status socket, the live line, crash reports,
 //! and the tools around them. Every test that touches the relay runs on both engines.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "the machinery is that of tests/cli, which uses all of it"
-)]
-
-#[path = "../cli/capture.rs"]
-mod capture;
-#[path = "../cli/harness.rs"]
-mod harness;
-#[path = "../cli/outcome.rs"]
-mod outcome;
-#[path = "../peer/payload.rs"]
-mod payload;
-#[path = "../cli/proc.rs"]
-mod proc;
-
 // --stats and --stats-file: the figures, and the schema that describes them.
 mod stats;
 // --events: what is told, and that nobody waits for it.
