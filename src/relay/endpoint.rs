@@ -10,6 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat, major, minor};
 use nix::sys::termios::{LocalFlags, SpecialCharacterIndices, tcgetattr};
+use nix::unistd::{Whence, lseek};
 
 use crate::ring::Fd;
 
@@ -129,6 +130,39 @@ impl Endpoint {
     /// The fd, shared with operations in flight.
     pub fn fd(&self) -> &Fd {
         &self.fd
+    }
+
+    /// Whether bytes written to `sink` would come back as input here: both are one regular file, and its bytes would
+    /// be appended to it or written behind the place where they are read.
+    pub fn feeds_on(&self, sink: &Endpoint) -> bool {
+        if self.kind != Kind::File || sink.kind != Kind::File {
+            return false;
+        }
+        let (Ok(from), Ok(to)) = (fstat(&self.fd), fstat(&sink.fd)) else { return false };
+        if (from.st_dev, from.st_ino) != (to.st_dev, to.st_ino) {
+            return false;
+        }
+        let appends = flags(&sink.fd).is_ok_and(|flags| flags.contains(OFlag::O_APPEND));
+        let position = |fd| lseek(fd, 0, Whence::SeekCur).unwrap_or(0);
+        let written_at = if appends { to.st_size } else { position(&sink.fd) };
+        position(&self.fd) < written_at
+    }
+
+    /// Whether both are the same regular file.
+    pub fn is_same_file(&self, other: &Endpoint) -> bool {
+        let (Ok(one), Ok(two)) = (fstat(&self.fd), fstat(&other.fd)) else { return false };
+        self.kind == Kind::File && (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino)
+    }
+
+    /// Closes it, if nothing else holds it.
+    ///
+    /// # Errors
+    /// What close(2) says of a regular file: bytes that were taken before may have been lost.
+    pub(super) fn close(self) -> Result<(), Errno> {
+        match (self.kind, Rc::try_unwrap(self.fd)) {
+            (Kind::File, Ok(fd)) => nix::unistd::close(fd),
+            _ => Ok(()),
+        }
     }
 
     /// What it refers to.

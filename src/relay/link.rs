@@ -46,7 +46,7 @@ pub(super) struct Link {
 pub(super) enum Step {
     /// Go on.
     Continue,
-    /// Splice is refused at this pair of ends and nothing has moved: copy instead.
+    /// Splice is refused at this pair of ends, or goes no further, and nothing is held: copy instead.
     Refused,
     /// It is over.
     End(End),
@@ -57,9 +57,13 @@ impl Link {
         Token::relay(operation, self.id)
     }
 
+    /// What is said of a source that cannot be read.
+    pub(super) fn read_error(&self, errno: Errno) -> Error {
+        Error::os(format!("read from {}", self.source_name), errno)
+    }
+
     pub(super) fn read_failed(&self, errno: Errno) -> Step {
-        let tried = format!("read from {}", self.source_name);
-        Step::End(End::Failed(Error::os(tried, errno)))
+        Step::End(End::Failed(self.read_error(errno)))
     }
 
     pub(super) fn write_failed(&self, errno: Errno) -> Step {
@@ -67,14 +71,34 @@ impl Link {
         Step::End(End::Failed(Error::os(tried, errno)))
     }
 
-    /// Which end a failed splice speaks of: a pipe as source cannot fail, so the other end did. The
-    /// kernel may complain of the sink before it looks at the source: if that has nothing to give,
-    /// it ended, and nothing is lost.
+    /// Which end a failed splice speaks of: a pipe as source cannot fail, so the other end did.
+    ///
+    /// The kernel refuses an fd that is not open for writing (EBADF) before it looks at the source. If that has
+    /// nothing to give, it has ended, and nothing is lost.
     pub(super) fn splice_failed(&self, errno: Errno) -> Step {
         match &self.source {
             Some(source) if source.kind() != Kind::Pipe => self.read_failed(errno),
-            Some(source) if !source.has_input() => Step::End(End::Delivered),
+            Some(source) if errno == Errno::EBADF && !source.has_input() => {
+                Step::End(End::Delivered)
+            }
             _ => self.write_failed(errno),
+        }
+    }
+
+    /// A connection was broken off under a splice: the source's, if that is a socket, or else the reader's.
+    pub(super) fn reset(&self) -> Step {
+        match self.kinds.0 {
+            Kind::Socket => self.read_failed(Errno::ECONNRESET),
+            _ => Step::End(End::ReaderLeft),
+        }
+    }
+
+    /// A splice has found no more bytes, and everything before has been delivered. From a file that is not yet the
+    /// end: where the filesystem does not know the size (FUSE with direct_io, /proc), only read(2) finds it.
+    pub(super) fn spliced_to_the_end(&self) -> Step {
+        match self.kinds.0 {
+            Kind::File => Step::Refused,
+            _ => Step::End(End::Delivered),
         }
     }
 

@@ -206,6 +206,7 @@ impl Relay {
             Step::End(end) => self.end(end, ring),
             Step::Refused => {
                 self.path = Path::buffered(None);
+                self.capacity = self.capacity.min(BUFFER as u32);
                 Ok(())
             }
         }
@@ -215,7 +216,10 @@ impl Relay {
         self.watch = Watch::Over;
         let gone = (PollFlags::POLLERR | PollFlags::POLLHUP).bits() as u32;
         match outcome {
-            Outcome::Done(events) if events & gone != 0 => self.end(End::ReaderLeft, ring),
+            Outcome::Done(events) if events & gone != 0 => match self.holds_nothing() {
+                true => self.end(End::Closed, ring),
+                false => self.end(End::ReaderLeft, ring),
+            },
             // A peer that only stopped sending (POLLRDHUP) can still read.
             _ => Ok(()),
         }
@@ -275,6 +279,11 @@ impl Relay {
         matches!(self.state, State::Open) && armed && self.is_empty()
     }
 
+    /// Whether no byte is on its way.
+    fn holds_nothing(&self) -> bool {
+        self.held() == 0 && !self.link.source.as_ref().is_some_and(Endpoint::has_input)
+    }
+
     fn is_empty(&self) -> bool {
         self.held() == 0 && !self.link.source.as_ref().is_some_and(Endpoint::is_readable)
     }
@@ -317,7 +326,7 @@ impl Relay {
         // Whatever the end is: what was taken and has not gone on goes nowhere any more.
         self.link.counters.undelivered += self.held();
         self.link.source = None;
-        self.link.sink = None;
+        let end = self.close_sink(end);
         if let Path::Teed(path) = &mut self.path {
             path.release_copies();
         }
@@ -332,6 +341,18 @@ impl Relay {
             }
         }
         Ok(())
+    }
+
+    /// Lets go of the sink. Quotas, NFS and FUSE report a failed write only when the file is closed.
+    fn close_sink(&mut self, end: End) -> End {
+        let closed = self.link.sink.take().map_or(Ok(()), Endpoint::close);
+        match (end, closed) {
+            (End::Delivered, Err(errno)) => {
+                let tried = format!("close {}", self.link.sink_name);
+                End::Failed(Error::os(tried, errno))
+            }
+            (end, _) => end,
+        }
     }
 
     fn cancel_reads(&self, ring: &mut Ring) -> io::Result<()> {

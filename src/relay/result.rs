@@ -17,7 +17,10 @@ pub(super) enum TransferResult {
     Cancelled,
     /// The kernel does not do this between these two.
     Refused,
+    /// The reader of what was written is gone.
     ReaderLeft,
+    /// The peer of a socket has broken the connection off.
+    Reset,
     Failed(Errno),
 }
 
@@ -30,7 +33,8 @@ impl TransferResult {
             Outcome::Failed(Errno::EAGAIN) => TransferResult::WouldBlock,
             Outcome::Failed(Errno::EINTR) => TransferResult::Again,
             Outcome::Failed(Errno::EINVAL) => TransferResult::Refused,
-            Outcome::Failed(Errno::EPIPE | Errno::ECONNRESET) => TransferResult::ReaderLeft,
+            Outcome::Failed(Errno::EPIPE) => TransferResult::ReaderLeft,
+            Outcome::Failed(Errno::ECONNRESET) => TransferResult::Reset,
             Outcome::Failed(errno) => TransferResult::Failed(errno),
         }
     }
@@ -50,7 +54,7 @@ mod tests {
             (Outcome::Failed(Errno::EINTR), TransferResult::Again),
             (Outcome::Failed(Errno::EINVAL), TransferResult::Refused),
             (Outcome::Failed(Errno::EPIPE), TransferResult::ReaderLeft),
-            (Outcome::Failed(Errno::ECONNRESET), TransferResult::ReaderLeft),
+            (Outcome::Failed(Errno::ECONNRESET), TransferResult::Reset),
             (Outcome::Failed(Errno::ENOSPC), TransferResult::Failed(Errno::ENOSPC)),
         ];
         for (outcome, result) in cases {

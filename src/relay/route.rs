@@ -135,7 +135,7 @@ impl End {
     pub fn name(&self) -> &'static str {
         match self {
             End::Delivered => "delivered",
-            End::ReaderLeft => "reader_left",
+            End::ReaderLeft | End::Closed => "reader_left",
             End::Failed(_) => "failed",
             End::Abandoned => "abandoned",
             End::Stopped => "stopped",
@@ -148,8 +148,10 @@ impl End {
 pub enum End {
     /// The source ended and every byte was delivered.
     Delivered,
-    /// The reader of the sink went away.
+    /// The reader of the sink went away while bytes were on their way.
     ReaderLeft,
+    /// The reader of the sink went away while nothing was on its way: nothing is lost.
+    Closed,
     /// One of the two ends failed.
     Failed(Error),
     /// A source held open by others was left after it had been silent.

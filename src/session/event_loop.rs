@@ -156,7 +156,7 @@ impl Session<'_> {
             let Some(end) = relay.ended() else { continue };
             self.reports.ended(relay, end);
             self.lost |= match (end, relay.role()) {
-                (End::Failed(_) | End::ReaderLeft, Role::Copy) => strict,
+                (End::Failed(_) | End::ReaderLeft | End::Closed, Role::Copy) => strict,
                 (End::Failed(_), _) => true,
                 _ => false,
             };

@@ -168,7 +168,7 @@ impl Command<'_> {
             // The child's side is closed: its end is about to be reported.
             End::Delivered => None,
             // As a pipe would have told it.
-            End::ReaderLeft => Some(libc::SIGPIPE),
+            End::ReaderLeft | End::Closed => Some(libc::SIGPIPE),
             _ => Some(libc::SIGHUP),
         });
         if let Some(signal) = signal {

@@ -262,12 +262,12 @@ impl Relays {
 pub(crate) fn report_end(relay: &Relay, end: &End, verbosity: Verbosity) {
     match (end, relay.role()) {
         (End::Failed(error), _) => notice::error(error),
-        (End::ReaderLeft, Role::Copy) => {
+        (End::ReaderLeft | End::Closed, Role::Copy) => {
             let tried = format!("write to {}", relay.sink_name());
             notice::error(&Error::os(tried, Errno::EPIPE));
         }
         (End::Abandoned, _) => {}
-        (End::Delivered | End::ReaderLeft | End::Stopped, _) => {
+        (End::Delivered | End::ReaderLeft | End::Closed | End::Stopped, _) => {
             notice::event(verbosity, &format!("{}: {end:?}", relay.stream().name()));
         }
     }

@@ -50,6 +50,7 @@ fn filter(config: &Config) -> Result<Exit, Error> {
     let started = Instant::now();
     let copies = Copies::open(&config.tee, started)?;
     let routes = plan::for_filter(config, &copies.feeds, started)?;
+    plan::refuse_copy_onto_source(&routes, &copies.routes)?;
     let mut session = Session::open(config, started, routes, copies.routes, copies.peers)?;
     drop(copies.feeds);
     Copies::empty_files(copies.to_empty)?;
@@ -79,7 +80,10 @@ fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
     session.relays.report_abandoned(config.verbosity);
     let ended = session.command.as_ref().and_then(|command| command.child.exit());
     let exit = match ended.unwrap_or(Exit::Status(STATUS_FAILED)) {
-        Exit::Status(0) if session.falls_short() => Exit::Status(STATUS_FAILED),
+        // What was lost for another reason than a reader that left shows, even if the command died of it.
+        Exit::Status(0) | Exit::Signal(libc::SIGPIPE) if session.falls_short() => {
+            Exit::Status(STATUS_FAILED)
+        }
         exit => exit,
     };
     session.conclude(exit);
@@ -98,6 +102,7 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     let started = Instant::now();
     let mut copies = Copies::open(&config.tee, started)?;
     let plan = plan::for_child(config, wrap, &copies.feeds, started)?;
+    plan::refuse_copy_onto_source(&plan.routes, &copies.routes)?;
     copies.set_newlines(plan.newlines);
     let mut memory = MemoryWatch::new(config, wrap)?;
     let confinement = memory.confinement()?;

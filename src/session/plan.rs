@@ -25,7 +25,25 @@ pub(crate) fn for_filter(
 ) -> Result<Vec<Route>, Error> {
     let source = source_end(own(0, Stream::Stdin)?, Stream::Stdin)?;
     let sink = sink_end(own(1, Stream::Stdout)?, Stream::Stdout)?;
+    if source.feeds_on(&sink) {
+        return Err(Error::usage("copy stdin to stdout", "both are the same file"));
+    }
     Planner::new(config, Stream::Stdout, feeds, started).plan(source, "stdin".into(), sink)
+}
+
+/// Refuses a copy into the file that is being read: it would be emptied, or grow for ever.
+///
+/// # Errors
+/// One that names the copy.
+pub(crate) fn refuse_copy_onto_source(streams: &[Route], copies: &[Route]) -> Result<(), Error> {
+    let sources =
+        || streams.iter().filter(|route| route.role.is_first()).map(|route| &route.source);
+    match copies.iter().find(|copy| sources().any(|source| source.is_same_file(&copy.sink))) {
+        Some(copy) => {
+            Err(Error::usage(format!("copy to {}", copy.sink_name), "it is what stdin reads"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What a command needs.

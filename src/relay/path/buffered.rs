@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
+use crate::error::Error;
 use crate::relay::endpoint::{Endpoint, Kind};
 use crate::relay::flow::TextSwitch;
 use crate::relay::link::{Link, Reads, Step};
@@ -34,6 +35,8 @@ pub(in crate::relay) struct Buffered {
     /// The bytes of `output` that have not been written.
     pending: Range<usize>,
     source_ended: bool,
+    /// Why the source has ended, if it failed.
+    source_failure: Option<Error>,
     /// The last byte delivered: where the end of input is a character, it matters whether a line is open.
     last: Option<u8>,
     /// That character is on its way; it is none of the stream's bytes.
@@ -94,6 +97,7 @@ impl Buffered {
             output: None,
             pending: 0..0,
             source_ended: false,
+            source_failure: None,
             last: None,
             ending: false,
             completing_line: false,
@@ -216,7 +220,7 @@ impl Buffered {
                 self.source_ended = true;
                 self.end_if_drained(link)
             }
-            TransferResult::Failed(errno) => link.read_failed(errno),
+            TransferResult::Failed(errno) => self.read_failed(errno, link),
             _ => Step::Continue,
         }
     }
@@ -247,10 +251,19 @@ impl Buffered {
                 Step::Continue
             }
             TransferResult::Again | TransferResult::Cancelled => Step::Continue,
-            TransferResult::Refused => link.read_failed(Errno::EINVAL),
-            TransferResult::ReaderLeft => link.read_failed(Errno::ECONNRESET),
-            TransferResult::Failed(errno) => link.read_failed(errno),
+            TransferResult::Refused => self.read_failed(Errno::EINVAL, link),
+            TransferResult::ReaderLeft => self.read_failed(Errno::EPIPE, link),
+            TransferResult::Reset => self.read_failed(Errno::ECONNRESET, link),
+            TransferResult::Failed(errno) => self.read_failed(errno, link),
         }
+    }
+
+    /// The source has failed: what came before is still delivered, and whoever reads the sink sees its end.
+    fn read_failed(&mut self, errno: Errno, link: &mut Link) -> Step {
+        self.source_ended = true;
+        self.completing_line = false;
+        self.source_failure = Some(link.read_error(errno));
+        self.end_if_drained(link)
     }
 
     fn wrote(&mut self, result: TransferResult, link: &mut Link) -> Step {
@@ -273,7 +286,7 @@ impl Buffered {
                 Step::Continue
             }
             TransferResult::Again | TransferResult::Cancelled => Step::Continue,
-            TransferResult::ReaderLeft => Step::End(End::ReaderLeft),
+            TransferResult::ReaderLeft | TransferResult::Reset => Step::End(End::ReaderLeft),
             // A write of some bytes that writes none: the device takes no more.
             TransferResult::EndOfFile => link.write_failed(Errno::ENOSPC),
             TransferResult::Refused => link.write_failed(Errno::EINVAL),
@@ -298,7 +311,7 @@ impl Buffered {
                 return Step::Continue;
             }
         }
-        Step::End(End::Delivered)
+        Step::End(self.source_failure.take().map_or(End::Delivered, End::Failed))
     }
 
     /// Lines that have ended under text modes; `None` without any.
@@ -408,6 +421,8 @@ fn write(sink: &Endpoint, buffer: Buffer, range: Range<usize>) -> Op {
         }
         // It could not be reopened without blocking: a worker may block in our place.
         Kind::Terminal => Op::write(sink.fd(), buffer, range).on_worker(),
+        // Some devices never say that they are writable (/dev/kmsg): waiting for that might not end.
+        Kind::Other if !sink.has_room() => Op::write_file(sink.fd(), buffer, range),
         _ => Op::write(sink.fd(), buffer, range),
     }
 }

@@ -133,7 +133,7 @@ impl Direct {
                 link.delivered(moved);
                 Step::Continue
             }
-            TransferResult::EndOfFile => Step::End(End::Delivered),
+            TransferResult::EndOfFile => link.spliced_to_the_end(),
             TransferResult::WouldBlock => {
                 link.poll_both();
                 Step::Continue
@@ -142,6 +142,7 @@ impl Direct {
             TransferResult::Refused if link.counters.operations == 0 => Step::Refused,
             TransferResult::Refused => link.splice_failed(nix::errno::Errno::EINVAL),
             TransferResult::ReaderLeft => Step::End(End::ReaderLeft),
+            TransferResult::Reset => link.reset(),
             TransferResult::Failed(errno) => link.splice_failed(errno),
         }
     }
@@ -260,7 +261,7 @@ impl Brokered {
             }
             TransferResult::EndOfFile => {
                 self.source_ended = true;
-                self.end_if_drained()
+                self.end_if_drained(link)
             }
             TransferResult::WouldBlock => {
                 link.poll_both();
@@ -269,7 +270,8 @@ impl Brokered {
             TransferResult::Again | TransferResult::Cancelled => Step::Continue,
             TransferResult::Refused if link.counters.operations == 0 => Step::Refused,
             TransferResult::Refused => link.read_failed(nix::errno::Errno::EINVAL),
-            TransferResult::ReaderLeft => link.read_failed(nix::errno::Errno::ECONNRESET),
+            TransferResult::ReaderLeft => link.read_failed(nix::errno::Errno::EPIPE),
+            TransferResult::Reset => link.read_failed(nix::errno::Errno::ECONNRESET),
             TransferResult::Failed(errno) => link.read_failed(errno),
         }
     }
@@ -280,14 +282,14 @@ impl Brokered {
             TransferResult::Moved(moved) => {
                 self.held -= u64::from(moved);
                 link.delivered(moved);
-                self.end_if_drained()
+                self.end_if_drained(link)
             }
             TransferResult::WouldBlock => {
                 link.poll_both();
                 Step::Continue
             }
             TransferResult::Again | TransferResult::Cancelled => Step::Continue,
-            TransferResult::ReaderLeft => Step::End(End::ReaderLeft),
+            TransferResult::ReaderLeft | TransferResult::Reset => Step::End(End::ReaderLeft),
             // The broker is held open by us, so it cannot end; a sink that refuses has failed.
             TransferResult::EndOfFile | TransferResult::Refused => {
                 link.write_failed(nix::errno::Errno::EINVAL)
@@ -296,8 +298,8 @@ impl Brokered {
         }
     }
 
-    fn end_if_drained(&self) -> Step {
-        if self.source_ended && self.held == 0 { Step::End(End::Delivered) } else { Step::Continue }
+    fn end_if_drained(&self, link: &Link) -> Step {
+        if self.source_ended && self.held == 0 { link.spliced_to_the_end() } else { Step::Continue }
     }
 
     pub(in crate::relay) fn deadline(&self) -> Option<Instant> {

@@ -185,9 +185,10 @@ impl Teed {
             // Another relay that shares the copy was faster: it will poll full now.
             TransferResult::WouldBlock => {}
             // What the copy's own relay met, it has told; here its pipe is just of no more use.
-            TransferResult::ReaderLeft | TransferResult::Refused | TransferResult::Failed(_) => {
-                copy.pipe = None
-            }
+            TransferResult::ReaderLeft
+            | TransferResult::Reset
+            | TransferResult::Refused
+            | TransferResult::Failed(_) => copy.pipe = None,
             TransferResult::EndOfFile | TransferResult::Again | TransferResult::Cancelled => {}
         }
         Step::Continue
@@ -200,7 +201,9 @@ impl Teed {
         match result {
             // A marker is smaller than PIPE_BUF: it goes whole or not at all.
             TransferResult::Moved(_) => copy.gap = 0,
-            TransferResult::ReaderLeft | TransferResult::Failed(_) => copy.pipe = None,
+            TransferResult::ReaderLeft | TransferResult::Reset | TransferResult::Failed(_) => {
+                copy.pipe = None
+            }
             _ => {}
         }
         Step::Continue
@@ -225,6 +228,7 @@ impl Teed {
             TransferResult::Again | TransferResult::Cancelled => Step::Continue,
             TransferResult::Refused => link.splice_failed(Errno::EINVAL),
             TransferResult::ReaderLeft => Step::End(End::ReaderLeft),
+            TransferResult::Reset => link.reset(),
             TransferResult::Failed(errno) => link.splice_failed(errno),
         }
     }
