@@ -26,6 +26,7 @@ pub mod observe;
 pub mod relay;
 pub mod ring;
 pub mod text;
+pub mod units;
 
 mod copies;
 mod notice;
@@ -37,7 +38,7 @@ mod terminal;
 use std::io::{IsTerminal, Write};
 
 use cli::{Cli, Request};
-use config::{Config, Inquiry, StdinIs};
+use config::{Config, StatusRequest, StdinIs, Verbosity};
 use error::{Error, STATUS_FAILED};
 pub use process::exit::Exit;
 use reports::status_client;
@@ -63,8 +64,8 @@ pub fn run() -> Exit {
     if let Some(shell) = cli.completions {
         return print(&Cli::completion_script(shell));
     }
-    if let Some(inquiry) = Inquiry::new(&cli.observe) {
-        return match status_client::ask_sessions(&inquiry) {
+    if let Some(request) = StatusRequest::new(&cli.observe) {
+        return match status_client::ask_sessions(&request) {
             Ok(answer) => print(answer.as_bytes()),
             Err(error) => {
                 notice::error(&error);
@@ -73,11 +74,26 @@ pub fn run() -> Exit {
         };
     }
     let stdin = if std::io::stdin().is_terminal() { StdinIs::Terminal } else { StdinIs::Stream };
-    let exit = Config::new(cli, stdin).and_then(|config| session::run(&config));
+    let exit = Config::new(cli, stdin).and_then(|config| {
+        remark(&config);
+        session::run(&config)
+    });
     exit.unwrap_or_else(|error| {
         notice::error(&error);
         Exit::Status(error.status())
     })
+}
+
+/// Says what was asked for and will do nothing.
+fn remark(config: &Config) {
+    for text in &config.remarks {
+        notice::notice(config.verbosity, text);
+    }
+    if config.verbosity >= Verbosity::Verbose {
+        for name in cli::unknown_variables() {
+            notice::decision(config.verbosity, &format!("{name}: no such variable of nproxy"));
+        }
+    }
 }
 
 fn print(text: &[u8]) -> Exit {

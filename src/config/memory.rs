@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use crate::cli::{DegradeName, GateName, MemoryFlags, MonitorName};
+use crate::cli::MemoryFlags;
+use crate::cli::choices::MonitorMode;
 use crate::error::Error;
 use crate::memory::limit::{Limits, Rlimit};
-use crate::memory::policy::{Degrade, GateMode, Named, Settings};
+use crate::memory::policy::{Named, Settings, Stage};
+use crate::units;
 
 /// How the command's memory is watched and limited.
 #[derive(Clone, Debug)]
 pub struct Memory {
     /// Whose memory counts.
-    pub monitor: Monitor,
+    pub monitor: MonitorMode,
     /// Thresholds that the user named.
     pub named: Named,
     /// What the policy may do.
@@ -24,21 +26,6 @@ pub struct Memory {
     pub log_every: Option<Duration>,
     /// Whether the run begins with a line about it.
     pub banner: Banner,
-}
-
-/// Whose memory counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Monitor {
-    /// The cgroup that a limit makes, or else the tree.
-    Auto,
-    /// Nobody's.
-    Off,
-    /// The child's own process.
-    Process,
-    /// The child's and that of all that it started.
-    Tree,
-    /// The cgroup's.
-    Cgroup,
 }
 
 /// Whether the run begins with a line about it.
@@ -54,33 +41,19 @@ impl Memory {
     pub(super) fn new(flags: &MemoryFlags) -> Result<Memory, Error> {
         let named = Named([flags.attention, flags.pressure, flags.critical, flags.emergency]);
         named.check().map_err(|wrong| {
-            Error::usage(format!("--{}", wrong.lower), format!("more than --{}", wrong.higher))
+            let named_bytes = |stage: Stage| named.of(stage).unwrap_or_default();
+            let (lower, higher) = (wrong.lower.name(), wrong.higher.name());
+            out_of_order((lower, named_bytes(wrong.lower)), (higher, named_bytes(wrong.higher)))
         })?;
         if let (Some(high), Some(max)) = (flags.memory_high, flags.memory_max)
             && high > max
         {
-            return Err(Error::usage("--memory-high", "more than --memory-max"));
+            return Err(out_of_order(("memory-high", high), ("memory-max", max)));
         }
         Ok(Memory {
-            monitor: match flags.monitor {
-                MonitorName::Auto => Monitor::Auto,
-                MonitorName::Off => Monitor::Off,
-                MonitorName::Rss => Monitor::Process,
-                MonitorName::Tree => Monitor::Tree,
-                MonitorName::Cgroup => Monitor::Cgroup,
-            },
+            monitor: flags.monitor,
             named,
-            settings: Settings {
-                gate: match flags.gate {
-                    GateName::Auto => GateMode::Auto,
-                    GateName::Off => GateMode::Off,
-                },
-                degrade: match flags.degrade {
-                    DegradeName::Auto => Degrade::Auto,
-                    DegradeName::Never => Degrade::Never,
-                },
-                fastest: flags.tick,
-            },
+            settings: Settings { gate: flags.gate, degrade: flags.degrade, fastest: flags.tick },
             limits: Limits { high: flags.memory_high, max: flags.memory_max },
             rlimits: flags
                 .rlimit
@@ -93,4 +66,10 @@ impl Memory {
             banner: if flags.banner { Banner::Shown } else { Banner::None },
         })
     }
+}
+
+/// Two sizes that were named the wrong way round, each with the flag that named it.
+fn out_of_order(lower: (&str, u64), higher: (&str, u64)) -> Error {
+    let shown = |(flag, bytes): (&str, u64)| format!("--{flag} ({})", units::bytes(bytes));
+    Error::usage(shown(lower), format!("must not exceed {}", shown(higher)))
 }

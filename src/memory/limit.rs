@@ -17,6 +17,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::sample::Group;
 use crate::error::Error;
+use crate::units::read_size;
 
 /// What `--memory-high` and `--memory-max` ask for, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,13 +68,10 @@ impl Rlimit {
         let (soft, hard) = values.split_once(':').unwrap_or((values, values));
         let known = RESOURCES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         let names = || RESOURCES.map(|(name, _)| name).join(", ");
-        let (_, resource) = known.ok_or_else(|| format!("one of {}", names()))?;
+        let (_, resource) = known.ok_or_else(|| format!("expected one of {}", names()))?;
         let value = |text: &str| match text {
             "unlimited" => Ok(RLIM_INFINITY),
-            _ => parse_size::Config::new()
-                .with_binary()
-                .parse_size(text)
-                .map_err(|error| error.to_string()),
+            _ => read_size(text).map_err(|why| format!("{why}, or `unlimited`")),
         };
         let (soft, hard) = (value(soft)?, value(hard)?);
         if soft > hard {

@@ -152,28 +152,3 @@ impl Guard {
 fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
-
-/// A size for people: whole units, or a decimal below ten.
-pub fn human(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 4] =
-        [(1 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
-    // A gigabyte and a bit is better told in megabytes: thresholds are.
-    let unit = UNITS
-        .into_iter()
-        .find(|(unit, _)| bytes >= unit * 10 || bytes.is_multiple_of(*unit) && bytes >= *unit);
-    match unit {
-        Some((unit, name)) => format!("{}{name}", bytes / unit),
-        None => format!("{bytes}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_for_people() {
-        let shown = [0, 512, 4096, 512 << 20, (1 << 30) + 1, 1 << 30, 20 << 30].map(human);
-        assert_eq!(shown, ["0", "512", "4K", "512M", "1024M", "1G", "20G"]);
-    }
-}

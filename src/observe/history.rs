@@ -41,23 +41,32 @@ impl Way {
     }
 }
 
-/// How many transfers are remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// 1024.
+/// How much is recorded of each transfer, most first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Everything but its content; 1024 transfers are remembered one by one.
     Full,
-    /// 128.
+    /// What can be summed up; 128 transfers are remembered one by one.
     Summary,
-    /// None.
+    /// Totals only.
     Off,
 }
 
-impl Depth {
+impl Level {
+    /// The name used on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Full => "full",
+            Level::Summary => "summary",
+            Level::Off => "off",
+        }
+    }
+
     fn records(self) -> usize {
         match self {
-            Depth::Full => 1024,
-            Depth::Summary => 128,
-            Depth::Off => 0,
+            Level::Full => 1024,
+            Level::Summary => 128,
+            Level::Off => 0,
         }
     }
 }
@@ -78,20 +87,20 @@ impl Record {
 #[derive(Debug)]
 pub struct History {
     records: Vec<Record>,
-    depth: Depth,
+    level: Level,
     /// Where the next record goes once the ring is full: the oldest one's place.
     next: usize,
 }
 
 impl History {
     /// An empty history. It takes memory with the first record.
-    pub fn new(depth: Depth) -> History {
-        History { records: Vec::new(), depth, next: 0 }
+    pub fn new(level: Level) -> History {
+        History { records: Vec::new(), level, next: 0 }
     }
 
     /// Remembers a transfer in place of the oldest.
     pub fn push(&mut self, record: Record) {
-        let depth = self.depth.records();
+        let depth = self.level.records();
         if depth == 0 {
             return;
         }
@@ -105,13 +114,13 @@ impl History {
     }
 
     /// Remembers more or fewer from now on. The newest stay; what they no longer need is given back.
-    pub fn set_depth(&mut self, depth: Depth) {
-        if depth == self.depth {
+    pub fn set_level(&mut self, level: Level) {
+        if level == self.level {
             return;
         }
-        let skip = self.records.len().saturating_sub(depth.records());
+        let skip = self.records.len().saturating_sub(level.records());
         let kept: Vec<Record> = self.iter().skip(skip).copied().collect();
-        *self = History { records: kept, depth, next: 0 };
+        *self = History { records: kept, level, next: 0 };
     }
 
     /// What is remembered, oldest first.
@@ -125,8 +134,8 @@ impl History {
 mod tests {
     use super::*;
 
-    fn filled(depth: Depth, count: u32) -> History {
-        let mut history = History::new(depth);
+    fn filled(level: Level, count: u32) -> History {
+        let mut history = History::new(level);
         for size in 0..count {
             let at = Duration::from_micros(size.into());
             history.push(Record::new(at, Stream::Stdout, size, Way::Spliced));
@@ -140,27 +149,27 @@ mod tests {
 
     #[test]
     fn the_newest_stay_in_order() {
-        assert_eq!(sizes(&filled(Depth::Full, 3)), [0, 1, 2]);
+        assert_eq!(sizes(&filled(Level::Full, 3)), [0, 1, 2]);
         for count in [1024, 1025, 1500, 2048, 5000] {
             let expected: Vec<u32> = (count - 1024..count).collect();
-            assert_eq!(sizes(&filled(Depth::Full, count)), expected, "{count}");
+            assert_eq!(sizes(&filled(Level::Full, count)), expected, "{count}");
         }
-        assert!(sizes(&filled(Depth::Off, 10)).is_empty());
+        assert!(sizes(&filled(Level::Off, 10)).is_empty());
     }
 
     #[test]
     fn a_smaller_ring_keeps_the_newest_and_a_larger_one_goes_on() {
-        let mut history = filled(Depth::Full, 1500);
-        history.set_depth(Depth::Summary);
+        let mut history = filled(Level::Full, 1500);
+        history.set_level(Level::Summary);
         assert_eq!(sizes(&history), (1372..1500).collect::<Vec<u32>>());
         history.push(Record::new(Duration::ZERO, Stream::Stderr, 7, Way::Copied));
         assert_eq!(sizes(&history).last(), Some(&7));
         assert_eq!(sizes(&history).len(), 128);
-        history.set_depth(Depth::Full);
+        history.set_level(Level::Full);
         history.push(Record::new(Duration::ZERO, Stream::Stderr, 8, Way::Copied));
         assert_eq!(sizes(&history)[..2], [1373, 1374]);
         assert_eq!(sizes(&history)[126..], [1499, 7, 8]);
-        history.set_depth(Depth::Off);
+        history.set_level(Level::Off);
         assert_eq!(sizes(&history).len(), 0);
     }
 

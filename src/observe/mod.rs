@@ -8,4 +8,5 @@ pub mod progress;
 pub mod report;
 pub mod stats;
 pub mod status;
-pub mod units;
+
+pub use history::Level;

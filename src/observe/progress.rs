@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::units::{clock, size};
+use crate::units::{clock, size};
 
 /// The present rate is taken over this time.
 const WINDOW: Duration = Duration::from_secs(1);

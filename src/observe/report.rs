@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::stats::{Distribution, StreamStats};
-use super::units::{size, span};
 use crate::relay::{Counters, Stream};
+use crate::units::{size, span};
 
 /// Version of the JSON report's fields. It changes when a field changes its meaning or goes away.
 const VERSION: u32 = 1;

@@ -8,8 +8,8 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::report::{LegReport, StreamReport};
-use super::units::{clock, size};
 use crate::memory::policy::Stage;
+use crate::units::{clock, size};
 
 /// One running session.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -123,10 +123,8 @@ impl<'c> Reports<'c> {
                 }
             }
         }
-        if let Some(mode) = self.observe.progress {
-            let total = self.observe.size.or(total);
-            self.progress = Progress::open(mode, screen, total, self.started);
-        }
+        let total = self.observe.size.or(total);
+        self.progress = Progress::open(self.observe.progress, screen, total, self.started);
     }
 
     /// Does what is due now, and keeps what has to be in flight in flight.

@@ -48,6 +48,9 @@ impl Progress {
         total: Option<u64>,
         started: Instant,
     ) -> Option<Progress> {
+        if mode == ProgressMode::Never {
+            return None;
+        }
         let end = Endpoint::new(std::io::stderr().as_fd().try_clone_to_owned().ok()?).ok()?;
         let kind = end.kind();
         if mode == ProgressMode::Auto && (kind != Kind::Terminal || screen == Screen::Shared) {

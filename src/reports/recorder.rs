@@ -59,7 +59,7 @@ impl Recorder {
             level,
             asked: level,
             started,
-            history: History::new(level.depth()),
+            history: History::new(level),
             streams: Default::default(),
         }
     }
@@ -82,7 +82,7 @@ impl Recorder {
     /// Records no more than `allowed`, and no more than was asked for.
     pub(crate) fn limit(&mut self, allowed: Level) {
         self.level = self.asked.max(allowed);
-        self.history.set_depth(self.level.depth());
+        self.history.set_level(self.level);
     }
 
     /// Records what an operation did that its relay has just taken note of. Returns what it delivered, if

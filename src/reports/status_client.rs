@@ -18,7 +18,7 @@ use nix::sys::socket::{
 use nix::unistd::geteuid;
 
 use super::runtime_directory::{clean_dead, directory, is_private, named_directory, sockets};
-use crate::config::{Inquiry, StatusFormat};
+use crate::config::{StatusFormat, StatusRequest};
 use crate::error::Error;
 use crate::notice;
 use crate::observe::status::{self, SessionStatus};
@@ -32,7 +32,7 @@ const LARGEST: u64 = 1 << 20;
 ///
 /// # Errors
 /// When a session of that pid was asked for and there is none.
-pub(crate) fn ask_sessions(inquiry: &Inquiry) -> Result<String, Error> {
+pub(crate) fn ask_sessions(request: &StatusRequest) -> Result<String, Error> {
     if let Some(named) = named_directory() {
         let tried = |error| Error::os(format!("look for sessions in {}", named.display()), error);
         match fs::read_dir(&named) {
@@ -46,7 +46,7 @@ pub(crate) fn ask_sessions(inquiry: &Inquiry) -> Result<String, Error> {
     let mut asked = Vec::new();
     for (directory, owner) in directories() {
         for (pid, path) in sockets(&directory) {
-            if inquiry.pid.is_none_or(|wanted| wanted == pid) {
+            if request.pid.is_none_or(|wanted| wanted == pid) {
                 asked.extend(ask(&path, owner).map(|stream| (pid, stream)));
             }
         }
@@ -62,10 +62,10 @@ pub(crate) fn ask_sessions(inquiry: &Inquiry) -> Result<String, Error> {
             Err(_) => notice::error(&format!("session {pid} does not answer: it may be stopped")),
         }
     }
-    if let (Some(pid), true) = (inquiry.pid, sessions.is_empty()) {
+    if let (Some(pid), true) = (request.pid, sessions.is_empty()) {
         return Err(Error::usage(format!("--status {pid}"), "no such session answers"));
     }
-    Ok(match inquiry.format {
+    Ok(match request.format {
         StatusFormat::Text => status::text(&sessions),
         StatusFormat::Json => status::json(&sessions),
         StatusFormat::Prometheus => status::prometheus(&sessions),

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
-use crate::config::{Banner, Config, Monitor, Wrap};
+use crate::config::{Banner, Config, MonitorMode, Wrap};
 use crate::error::Error;
 use crate::memory::limit::{self, ChildGroup, Events};
 use crate::memory::policy::{
     BOUNDED, Change, Flow, Source, Stage, TRICKLE, TRICKLE_EVERY, TextModes, Thresholds,
 };
 use crate::memory::sample::{Group, Scope};
-use crate::memory::{Guard, human, stall};
+use crate::memory::{Guard, stall};
 use crate::notice;
 use crate::observe::report::MemoryReport;
 use crate::process::exit::Exit;
@@ -26,6 +26,7 @@ use crate::reports::MemoryEnd;
 use crate::reports::stages::MemorySnapshot;
 use crate::reports::title::Title;
 use crate::ring::{Fd, Op, Operation, Ring, Token};
+use crate::units::bytes;
 
 /// Watches and limits the child's memory.
 #[derive(Debug)]
@@ -84,11 +85,11 @@ impl<'c> MemoryWatch<'c> {
         let group = ChildGroup::new(config.memory.limits)?;
         let own = || group.as_ref().map(ChildGroup::group);
         let scope = match config.memory.monitor {
-            Monitor::Off => None,
-            Monitor::Process => Some(Scope::Process),
-            Monitor::Tree => Some(Scope::Tree),
-            Monitor::Auto => Some(own().map_or(Scope::Tree, Scope::Cgroup)),
-            Monitor::Cgroup => {
+            MonitorMode::Off => None,
+            MonitorMode::Process => Some(Scope::Process),
+            MonitorMode::Tree => Some(Scope::Tree),
+            MonitorMode::Auto => Some(own().map_or(Scope::Tree, Scope::Cgroup)),
+            MonitorMode::Cgroup => {
                 let group = own().or_else(limit::own_group);
                 let none = || Error::usage("--monitor=cgroup", "no memory cgroup to be read here");
                 Some(Scope::Cgroup(group.ok_or_else(none)?))
@@ -133,7 +134,7 @@ impl<'c> MemoryWatch<'c> {
         let ceiling = limit::ceiling(memory.limits);
         // The order of what was named has been checked with the flags.
         let Ok(thresholds) = Thresholds::new(memory.named, ceiling) else { return };
-        let figures = Stage::ALL[1..].iter().map(|stage| human(thresholds.of(*stage)));
+        let figures = Stage::ALL[1..].iter().map(|stage| bytes(thresholds.of(*stage)));
         let figures = figures.collect::<Vec<_>>().join(", ");
         let name = match &scope {
             Scope::Process => "process",
@@ -141,7 +142,7 @@ impl<'c> MemoryWatch<'c> {
             Scope::Cgroup(Group::V2(_)) => "cgroup",
             Scope::Cgroup(Group::V1(_)) => "cgroup (version 1)",
         };
-        self.show_banner(engine, &format!("{name}, stages from {figures} of {}", human(ceiling)));
+        self.show_banner(engine, &format!("{name}, stages from {figures} of {}", bytes(ceiling)));
         self.next_log = memory.log_every.map(|every| now + every);
         self.guard = Some(Guard::new(scope, pid, thresholds, memory.settings, now));
     }
@@ -215,10 +216,10 @@ impl<'c> MemoryWatch<'c> {
         let Some(guard) = &self.guard else { return };
         let effects = guard.effects();
         spread(effects.flow, effects.text, relays, now);
-        let resident = human(guard.resident());
+        let resident = bytes(guard.resident());
         match change {
             Change::Stage { from, to } => {
-                let figure = human(guard.thresholds().of(to));
+                let figure = bytes(guard.thresholds().of(to));
                 let text = match to {
                     Stage::Monitoring => format!("memory: {to} ({resident} in use)"),
                     _ => format!("memory: {to} from {figure} ({resident} in use)"),
@@ -257,8 +258,8 @@ impl<'c> MemoryWatch<'c> {
         }
         let every = self.config.memory.log_every.unwrap_or(Duration::MAX);
         self.next_log = now.checked_add(every);
-        let (stage, resident) = (guard.stage(), human(guard.resident()));
-        let peak = human(guard.account().peak);
+        let (stage, resident) = (guard.stage(), bytes(guard.resident()));
+        let peak = bytes(guard.account().peak);
         let of = match guard.processes() {
             0 => String::new(),
             1 => " in 1 process".to_owned(),
@@ -273,7 +274,7 @@ impl<'c> MemoryWatch<'c> {
         spread(Flow::Open, TextModes::AsAsked, relays, now);
         self.next_log = None;
         let program = self.wrap.program.to_string_lossy();
-        let limit = self.config.memory.limits.max.map(human);
+        let limit = self.config.memory.limits.max.map(bytes);
         let at = limit.map_or(String::new(), |limit| format!(" at --memory-max {limit}"));
         // The machine's count is worth reading only where it could explain something.
         let suspect = self.group.is_some() || exit == Exit::Signal(libc::SIGKILL);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use crate::config::{Config, Pty, StdinMode, Wrap};
+use crate::config::{Config, PtyMode, StdinMode, Wrap};
 use crate::error::Error;
 use crate::process::fds::{new_pipe, own, same_file, sink_end, source_end};
 use crate::process::spawn::ChildStreams;
@@ -168,7 +168,7 @@ impl Builder<'_> {
         let same_screen = self.is_same_screen(&stderr);
         let sink = sink_end(stderr, Stream::Stderr)?;
         match &mut self.terminal {
-            Some(opened) if same_screen || self.wrap.pty == Pty::Always => {
+            Some(opened) if same_screen || self.wrap.pty == PtyMode::Always => {
                 let (leader, newlines, follower) = opened.open_side(sink.kind())?;
                 self.relay_output(Stream::Stderr, leader, newlines, sink)?;
                 Ok(follower)

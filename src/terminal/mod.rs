@@ -14,7 +14,7 @@ use std::time::Instant;
 use nix::sys::stat::fstat;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
-use crate::config::{Config, Pty, StdinMode, Wrap};
+use crate::config::{Config, PtyMode, StdinMode, Wrap};
 use crate::error::Error;
 use crate::notice;
 use crate::process::monitor::SessionTerminal;
@@ -93,9 +93,9 @@ impl Opened {
         let screen = if startup::was_closed(1) { None } else { Screen::open(io::stdout().as_fd()) };
         let on_screen = screen.is_some();
         let screen = match wrap.pty {
-            Pty::Never => return Ok(None),
-            Pty::Auto if screen.is_none() => return Ok(None),
-            Pty::Auto | Pty::Always => screen.or_else(Screen::controlling),
+            PtyMode::Never => return Ok(None),
+            PtyMode::Auto if screen.is_none() => return Ok(None),
+            PtyMode::Auto | PtyMode::Always => screen.or_else(Screen::controlling),
         };
         let keys = Keys::choose(wrap, screen.as_ref(), on_screen);
         let ours = screen.as_ref().is_some_and(Screen::is_ours);
@@ -118,7 +118,7 @@ impl Opened {
         });
         let (leader, follower, device) = match opened {
             Ok(opened) => opened,
-            Err(errno) if wrap.pty == Pty::Auto => {
+            Err(errno) if wrap.pty == PtyMode::Auto => {
                 let text = format!("{}; going on with pipes", failed(errno));
                 notice::decision(config.verbosity, &text);
                 return Ok(None);
@@ -198,7 +198,7 @@ impl Keys {
         match wrap.stdin {
             StdinMode::Inherit if stdin_is_screen && on_screen => Keys::WhenOurs,
             StdinMode::Relay if stdin_is_screen => Keys::WhenOurs,
-            StdinMode::Relay if wrap.pty == Pty::Always => Keys::Elsewhere,
+            StdinMode::Relay if wrap.pty == PtyMode::Always => Keys::Elsewhere,
             StdinMode::Inherit | StdinMode::Null | StdinMode::Relay => Keys::OnDemand,
         }
     }

@@ -106,6 +106,11 @@ impl Thresholds {
 }
 
 impl Named {
+    /// What was named for `stage`, in bytes.
+    pub fn of(&self, stage: Stage) -> Option<u64> {
+        STAGES.iter().position(|named| *named == stage).and_then(|index| self.0[index])
+    }
+
     /// # Errors
     /// If two of them are out of order.
     pub fn check(&self) -> Result<(), OutOfOrder> {

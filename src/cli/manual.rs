@@ -1,0 +1,91 @@
+//! What the help and the man page say beyond the options. The man page is made from this and from the
+//! definition of the options (`tests/generated.rs`).
+
+/// What nproxy is, in a few sentences.
+pub const DESCRIPTION: &str = "\
+Relay the bytes of a command or a pipeline without touching them.
+
+With a command, nproxy runs it and relays its stdout and stderr; without one it stands in a pipeline and \
+relays stdin to stdout. Between pipes the bytes never leave the kernel, and memory use is constant, whatever \
+passes through. Signals and the exit status pass through as if nproxy were not there. On the way nproxy can \
+copy the streams, clean or stamp their lines, watch the command's memory and say how the run is going.";
+
+/// The end of `-h`.
+pub const SUMMARY_END: &str = "More options, values, variables and examples: nproxy --help";
+
+/// Commands to start from, each with what it does.
+pub const EXAMPLES: [(&str, &str); 7] = [
+    (
+        "nproxy --tee build.log --tee-text=strip-ansi -- make -j8",
+        "Build as before, colours and all, and keep a log without escape sequences.",
+    ),
+    (
+        "nproxy --text=strip-ansi,transform --pty=always -- ./server",
+        "Print each line of a server at once, without colours, behind a timestamp.",
+    ),
+    (
+        "producer | nproxy --stats --tee copy.bin | consumer",
+        "Keep a copy of what passes through a pipeline, and print statistics at the end.",
+    ),
+    ("nproxy --progress < disk.img | gzip > disk.img.gz", "Show how far a pipeline has come."),
+    (
+        "nproxy --memory-max 2G --attention 1G -- ./import",
+        "Limit a command to 2 GiB of memory, and say so from 1 GiB on.",
+    ),
+    ("nproxy --status", "List all running sessions, with what each of them waits for."),
+    (
+        "nproxy --tee fifo --tee-full=drop -- ./measure",
+        "Feed a viewer that may be slow: it loses bytes, the command never waits.",
+    ),
+];
+
+/// What the exit status means.
+pub const EXIT_STATUS: [(&str, &str); 4] = [
+    (
+        "the command's",
+        "If a signal killed the command, nproxy dies by the same signal (see --signal-exit). A filter ends with 0.",
+    ),
+    ("125", "nproxy itself failed, or bytes could not be delivered"),
+    ("126", "The command was found but cannot be executed"),
+    ("127", "The command was not found"),
+];
+
+/// Variables that are no option's.
+pub const VARIABLES: [(&str, &str); 3] = [
+    (
+        "NPROXY_RUNTIME_DIR",
+        "The directory of the status sockets, instead of $XDG_RUNTIME_DIR or, where that is not set, /tmp",
+    ),
+    ("NO_COLOR", "If it is set, notices have no colours"),
+    ("PATH", "Where the command is looked up"),
+];
+
+/// Files that nproxy uses without being told to.
+pub const FILES: [(&str, &str); 3] = [
+    (
+        "$XDG_RUNTIME_DIR/nproxy/PID.sock",
+        "The status socket of a session, which only its user and root can use. Without XDG_RUNTIME_DIR it is in /tmp/nproxy-UID.",
+    ),
+    ("DIR/nproxy-crash-TIME-PID.json", "A report of --crash-dump DIR"),
+    (
+        "/usr/share/doc/nproxy/*.schema.json",
+        "JSON schemas of the statistics, the events, the status and the crash reports",
+    ),
+];
+
+/// Other manual pages.
+pub const SEE_ALSO: &str = "tee(1), pv(1), script(1), ts(1), stdbuf(1), splice(2), tee(2), io_uring(7), pipe(7), pty(7), cgroups(7)";
+
+/// The end of `--help`.
+pub(super) fn help_end() -> String {
+    let mut text = String::from("Examples:\n");
+    for (command, meaning) in EXAMPLES {
+        text.push_str(&format!("  {command}\n      {meaning}\n"));
+    }
+    text.push_str("\nExit status:\n");
+    for (status, meaning) in EXIT_STATUS {
+        text.push_str(&format!("  {status:<15}{meaning}\n"));
+    }
+    text.push_str("\nMore: man nproxy");
+    text
+}

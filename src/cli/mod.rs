@@ -1,0 +1,400 @@
+//! The command line: flags and environment, nothing else.
+//!
+//! The help text, the man page and the shell completions all come from this definition. What the flags
+//! mean together is decided in `config`. A new flag is one field in the group that it belongs to; its
+//! documentation is its help: the first paragraph is its line in `-h`, all of it stands in `--help` and in
+//! the man page.
+
+pub mod choices;
+mod copies;
+mod engine;
+mod given;
+pub mod manual;
+mod memory;
+mod observe;
+mod run;
+mod text;
+mod values;
+
+use std::ffi::OsString;
+
+use clap::builder::FalseyValueParser;
+use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser};
+
+pub use copies::CopyFlags;
+pub use engine::{EngineFlags, PipeSize};
+pub use given::Given;
+pub use memory::MemoryFlags;
+pub use observe::ObserveFlags;
+pub use run::RunFlags;
+pub use text::TextFlags;
+
+/// What was said on the command line and in `NPROXY_…` variables; a flag wins over its variable.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nproxy",
+    version,
+    about = "Relay the bytes of a command or a pipeline without touching them",
+    long_about = manual::DESCRIPTION,
+    override_usage = "nproxy [OPTIONS] [--] COMMAND [ARGUMENT]...\n       producer | nproxy [OPTIONS] | consumer",
+    disable_help_flag = true,
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Copies
+    #[command(flatten)]
+    pub copies: CopyFlags,
+
+    /// Text
+    #[command(flatten)]
+    pub text: TextFlags,
+
+    /// The command and its terminal
+    #[command(flatten)]
+    pub run: RunFlags,
+
+    /// The memory guard
+    #[command(flatten)]
+    pub memory: MemoryFlags,
+
+    /// Statistics and reports
+    #[command(flatten)]
+    pub observe: ObserveFlags,
+
+    /// How bytes are moved
+    #[command(flatten)]
+    pub engine: EngineFlags,
+
+    /// Print only errors on stderr, no notices
+    #[arg(short, long, help_heading = GENERAL, value_parser = FalseyValueParser::new(), overrides_with = "verbose", env = "NPROXY_QUIET")]
+    pub quiet: bool,
+
+    /// Explain on stderr what is decided; twice for more
+    ///
+    /// -v names decisions, such as which engine runs; -vv names events too. NPROXY_DEBUG=1 is the same as -vv.
+    #[arg(short, long, help_heading = GENERAL, action = ArgAction::Count, overrides_with = "quiet")]
+    pub verbose: u8,
+
+    /// The same as -vv
+    #[arg(long, hide = true, value_parser = FalseyValueParser::new(), env = "NPROXY_DEBUG")]
+    pub debug: bool,
+
+    /// Print the completion script for a shell and exit
+    #[arg(long, help_heading = GENERAL, value_enum, value_name = "SHELL", hide_short_help = true)]
+    pub completions: Option<clap_complete::Shell>,
+
+    /// Print this summary of the usual options and exit
+    #[arg(short = 'h', help_heading = GENERAL)]
+    pub summary: bool,
+
+    /// Print all options, their values and variables, and exit
+    #[arg(long = "help", help_heading = GENERAL)]
+    pub help: bool,
+
+    /// Print the version and exit
+    #[arg(short = 'V', long, help_heading = GENERAL, action = ArgAction::Version)]
+    version: Option<bool>,
+
+    /// The command to run, with its arguments
+    ///
+    /// Options end at the first word that is none; everything from there on is the command's. Without a command
+    /// nproxy relays its stdin to its stdout.
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+
+    /// Which flags were given.
+    #[arg(skip)]
+    pub given: Given,
+}
+
+/// The heading of what concerns nproxy as a program.
+const GENERAL: &str = "General";
+
+/// How much of the definition is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// One line for each of the usual options, as `-h` shows them.
+    Summary,
+    /// Everything.
+    Full,
+}
+
+/// What the command line asks for instead of a run.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Print this text (help, version) on stdout and leave with 0.
+    Print(String),
+    /// Say this on stderr and leave with 125.
+    Refuse(String),
+}
+
+impl Cli {
+    /// Reads the process's arguments and environment.
+    ///
+    /// # Errors
+    /// One line that names what is wrong; help and version come back as [`Request::Print`].
+    pub fn from_env() -> Result<Cli, Request> {
+        Cli::parse_words(std::env::args_os().collect())
+    }
+
+    /// Reads a command line, the program's own name first.
+    ///
+    /// # Errors
+    /// As [`Cli::from_env`].
+    pub fn parse_words(words: Vec<OsString>) -> Result<Cli, Request> {
+        let refused = |error: clap::Error| {
+            use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+            match error.kind() {
+                DisplayHelp | DisplayVersion => Request::Print(error.render().to_string()),
+                _ => Request::Refuse(one_line(&error.render().to_string())),
+            }
+        };
+        let mut definition = Cli::definition(Detail::Full);
+        let matches = definition.try_get_matches_from_mut(&words).map_err(refused)?;
+        let mut cli = Cli::from_arg_matches(&matches).map_err(refused)?;
+        match (cli.summary, cli.help) {
+            (true, _) => return Err(Request::Print(Cli::help(Detail::Summary))),
+            (_, true) => return Err(Request::Print(Cli::help(Detail::Full))),
+            _ => {}
+        }
+        if let Some(mistake) = given::separated_value(&definition, &words, &cli.command) {
+            return Err(Request::Refuse(mistake));
+        }
+        cli.given = Given::new(&definition, &matches);
+        Ok(cli)
+    }
+
+    /// The definition, shown in so much detail. Of a flag that is given twice the last one counts.
+    pub fn definition(detail: Detail) -> Command {
+        Cli::command().args_override_self(true).mut_args(|arg| {
+            let arg = match !arg.is_positional() && arg.get_action().takes_values() {
+                // A negative number is a bad value, not an unknown flag.
+                true => arg.allow_negative_numbers(true),
+                false => arg,
+            };
+            match detail {
+                Detail::Summary => {
+                    arg.hide_possible_values(true).hide_default_value(true).hide_env(true)
+                }
+                Detail::Full => arg.hide_env_values(true),
+            }
+        })
+    }
+
+    /// The text of `-h` and of `--help`.
+    fn help(detail: Detail) -> String {
+        let command = Cli::definition(detail);
+        let styled = match detail {
+            Detail::Summary => command.after_help(manual::SUMMARY_END).render_help(),
+            Detail::Full => command.after_help(manual::help_end()).render_long_help(),
+        };
+        styled.to_string()
+    }
+
+    /// The completion script for a shell.
+    pub fn completion_script(shell: clap_complete::Shell) -> Vec<u8> {
+        let mut command = Cli::definition(Detail::Full);
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command, "nproxy", &mut script);
+        script
+    }
+}
+
+/// Variables of this process whose names begin like those of nproxy and say nothing to it.
+pub fn unknown_variables() -> Vec<String> {
+    let command = Cli::definition(Detail::Full);
+    let is_known = |name: &str| {
+        let mut own = command.get_arguments().filter_map(Arg::get_env);
+        own.any(|own| own == name) || manual::VARIABLES.iter().any(|(other, _)| *other == name)
+    };
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let mut unknown: Vec<String> =
+        names.filter(|name| name.starts_with("NPROXY_") && !is_known(name)).collect();
+    unknown.sort();
+    unknown
+}
+
+/// clap explains in paragraphs; a script's log wants one line: the first of them, and the tip if there is one.
+fn one_line(message: &str) -> String {
+    let joined = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut paragraphs = message.trim_start_matches("error: ").split("\n\n").map(joined);
+    let what = paragraphs.next().unwrap_or_default();
+    match paragraphs.find_map(|text| text.strip_prefix("tip: ").map(str::to_owned)) {
+        Some(tip) => format!("{what}: {tip} (see nproxy --help)"),
+        None => format!("{what} (see nproxy --help)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::choices::{PtyMode, StatsFormat, TextMode};
+
+    fn read(line: &[&str]) -> Result<Cli, Request> {
+        Cli::parse_words(["nproxy"].iter().chain(line).map(OsString::from).collect())
+    }
+
+    fn parse(line: &[&str]) -> Cli {
+        read(line).expect("parse")
+    }
+
+    fn refusal(line: &[&str]) -> String {
+        match read(line) {
+            Err(Request::Refuse(why)) => why,
+            other => panic!("{line:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_end_at_the_first_word_that_is_none() {
+        let cli = parse(&["-q", "make", "-v", "--", "--engine=none"]);
+        assert_eq!(cli.command, ["make", "-v", "--", "--engine=none"]);
+        assert_eq!((cli.quiet, cli.verbose), (true, 0));
+        let cli = parse(&["-v", "--", "--odd-name", "--", "-q"]);
+        assert_eq!(cli.command, ["--odd-name", "--", "-q"]);
+        assert_eq!((cli.quiet, cli.verbose), (false, 1));
+    }
+
+    #[test]
+    fn an_optional_value_needs_its_equals_sign() {
+        let why = refusal(&["--stats", "json", "x"]);
+        assert!(why.contains("did you mean --stats=json?"), "{why}");
+        let why = refusal(&["-q", "--progress", "always"]);
+        assert!(why.contains("did you mean --progress=always?"), "{why}");
+        let cli = parse(&["--stats", "--", "json"]);
+        assert_eq!(
+            (cli.observe.stats, cli.command),
+            (Some(StatsFormat::Text), vec!["json".into()])
+        );
+        assert_eq!(parse(&["--stats", "-q", "json"]).command, ["json"]);
+        assert_eq!(parse(&["--stats", "make", "json"]).command, ["make", "json"]);
+        assert_eq!(parse(&["--stats=json", "x"]).observe.stats, Some(StatsFormat::Json));
+    }
+
+    #[test]
+    fn the_last_of_a_flag_counts() {
+        let cli =
+            parse(&["--pty=never", "-q", "-q", "--pty=always", "--tee-append", "--tee-append"]);
+        assert_eq!((cli.run.pty, cli.quiet, cli.copies.tee_append), (PtyMode::Always, true, true));
+        let cli = parse(&["--text=strip-ansi,transform", "--text", "passthrough"]);
+        assert_eq!(cli.text.text, [TextMode::Passthrough]);
+        assert_eq!(parse(&["--status", "--status=7"]).observe.status, Some(Some(7)));
+        let cli = parse(&["-q", "-vv"]);
+        assert_eq!((cli.quiet, cli.verbose), (false, 2));
+        assert!(parse(&["-v", "-q"]).quiet);
+        let cli = parse(&["--tee=a", "-v", "--rlimit=as=1", "--tee=b", "-v", "--rlimit=cpu=1"]);
+        assert_eq!((cli.copies.tee.len(), cli.memory.rlimit.len(), cli.verbose), (2, 2, 2));
+    }
+
+    #[test]
+    fn a_refusal_names_the_option_and_what_was_expected() {
+        for (line, parts) in [
+            (&["--coalesce", "-5"][..], ["--coalesce", "`auto`, `off` or a number"]),
+            (&["--pipe-size=lots"], ["--pipe-size", "a size such as 64K or 1M"]),
+            (&["--attention=1e3"], ["--attention", "a size such as 64K or 1M"]),
+            (&["--linger=soon"], ["--linger", "a time such as 200ms or 5s"]),
+            (&["--tex=strip-ansi"], ["--tex", "'--text'"]),
+        ] {
+            let why = refusal(line);
+            assert!(parts.iter().all(|part| why.contains(part)), "{line:?}: {why}");
+            assert_eq!(why.lines().count(), 1);
+        }
+    }
+
+    /// Every duration and size to its limits is read or refused, and nothing panics.
+    #[test]
+    fn values_to_their_limits() {
+        let figures = [
+            "0",
+            "-1",
+            "1",
+            "-0",
+            "0.0",
+            "1.5",
+            "1e3",
+            "1e99",
+            "1e-99",
+            "4294967296",
+            "9223372036854775807",
+            "9223372036854775808",
+            "9300000000000000000",
+            "18446744073709551615",
+            "18446744073709551616",
+            "99999999999999999999999",
+            "NaN",
+            "inf",
+            "",
+            " ",
+            "+5",
+            "1_0",
+            "0x10",
+            "५",
+            "1 000",
+        ];
+        let units = [
+            "",
+            "s",
+            "ms",
+            "us",
+            "ns",
+            "m",
+            "h",
+            "d",
+            "y",
+            "month",
+            "B",
+            "K",
+            "M",
+            "G",
+            "T",
+            "P",
+            "E",
+            "KiB",
+            "EiB",
+            "Z",
+            "%",
+            "µs",
+            "s5",
+            "y 9999999999y",
+        ];
+        let definition = Cli::definition(Detail::Full);
+        let valued = definition.get_arguments().filter(|arg| arg.get_action().takes_values());
+        for flag in valued.filter_map(Arg::get_long) {
+            for (figure, unit) in figures.iter().flat_map(|f| units.map(|u| (f, u))) {
+                let word = format!("--{flag}={figure}{unit}");
+                if let Ok(cli) = read(&[&word, "true"]) {
+                    let stdin = crate::config::StdinIs::Stream;
+                    let _ = crate::config::Config::new(cli, stdin);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_summary_fits_two_screens_and_names_what_is_usual() {
+        let text = Cli::help(Detail::Summary);
+        assert!(text.lines().count() <= 70, "{} lines", text.lines().count());
+        for flag in ["--tee ", "--text ", "--stats", "--memory-max ", "--pty ", "-q, ", "--help"] {
+            assert!(text.contains(flag), "{flag} in {text}");
+        }
+        let wide = text.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(wide, None);
+    }
+
+    #[test]
+    fn the_help_names_every_option_and_its_variable() {
+        let text = Cli::help(Detail::Full);
+        let definition = Cli::definition(Detail::Full);
+        for arg in definition.get_arguments().filter(|arg| !arg.is_hide_set()) {
+            assert!(arg.get_help_heading().is_some() || arg.is_positional(), "{arg:?}");
+            if let Some(long) = arg.get_long() {
+                assert!(text.contains(&format!("--{long}")), "{long}");
+            }
+            if let Some(variable) = arg.get_env() {
+                assert!(text.contains(&*variable.to_string_lossy()), "{variable:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Flags that say how the command is run.
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
+use super::choices::{Linger, PtyMode, SignalExit, StdinMode};
+use crate::units::read_time;
+
+/// How the command is run.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Command and terminal")]
+pub struct RunFlags {
+    /// Give the command a terminal: auto, always or never
+    ///
+    /// A command that writes to a terminal flushes each line and shows colours; one that writes to a pipe usually
+    /// does not.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t, env = "NPROXY_PTY")]
+    pub pty: PtyMode,
+
+    /// What the command reads: inherit, relay or null
+    #[arg(long, value_enum, value_name = "SOURCE", default_value_t, env = "NPROXY_STDIN")]
+    pub stdin: StdinMode,
+
+    /// How long to wait for processes that are left over
+    ///
+    /// After the command exits, stop waiting for leftover processes once the pipe has been silent this long. `eof`
+    /// waits until all of them have closed it.
+    #[arg(long, value_name = "TIME|eof", default_value = "200ms", value_parser = linger, env = "NPROXY_LINGER")]
+    pub linger: Linger,
+
+    /// If a signal kills the command: raise it, or exit code
+    ///
+    /// Whether nproxy then dies by the same signal or exits with 128 + its number, as a shell would.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, env = "NPROXY_SIGNAL_EXIT")]
+    pub signal_exit: SignalExit,
+
+    /// Run the command in a process group of its own and forward signals to the whole group
+    #[arg(long, value_parser = FalseyValueParser::new(), hide_short_help = true, env = "NPROXY_GROUP")]
+    pub group: bool,
+}
+
+fn linger(text: &str) -> Result<Linger, String> {
+    match text {
+        "eof" => Ok(Linger::EndOfFile),
+        _ => match read_time(text) {
+            Ok(time) => Ok(Linger::Silence(time)),
+            Err(why) => Err(format!("{why}, or `eof`")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_to_linger() {
+        assert_eq!(linger("eof"), Ok(Linger::EndOfFile));
+        assert_eq!(linger("1s 500ms"), Ok(Linger::Silence(Duration::from_millis(1500))));
+        assert!(linger("soon").is_err() && linger("-1s").is_err());
+        assert!(linger("9300000000000000000s").is_ok());
+    }
+}

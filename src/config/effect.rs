@@ -1,0 +1,148 @@
+//! Flags that were given and do nothing in this run: what was meant by them will not happen, so it is said.
+
+use crate::cli::Cli;
+use crate::cli::choices::{MonitorMode, ProgressMode, TextMode};
+
+/// Flags that need something, whether it is there, and how its absence is told.
+struct Need {
+    flags: &'static [&'static str],
+    is_met: fn(&Cli) -> bool,
+    otherwise: &'static str,
+}
+
+const NEEDS: [Need; 8] = [
+    Need {
+        flags: &["tee-append", "tee-text", "tee-streams", "tee-full", "tee-strict"],
+        is_met: |cli| !cli.copies.tee.is_empty(),
+        otherwise: "without --tee",
+    },
+    Need {
+        flags: &["text-streams"],
+        is_met: |cli| !cli.text.text.is_empty() || prefix_flags(cli),
+        otherwise: "without --text",
+    },
+    Need {
+        flags: &["timestamp", "timestamp-mode", "line-numbers"],
+        is_met: |cli| {
+            let copies = !cli.copies.tee.is_empty() && is_transform(&cli.copies.tee_text);
+            let nowhere = cli.text.text.is_empty() && !is_transform(&cli.copies.tee_text);
+            copies || nowhere || is_transform(&cli.text.text)
+        },
+        otherwise: "without transform among the text modes",
+    },
+    Need {
+        flags: &["size"],
+        is_met: |cli| cli.observe.progress.is_some_and(|when| when != ProgressMode::Never),
+        otherwise: "without --progress",
+    },
+    Need {
+        flags: &["status-format"],
+        is_met: |cli| cli.observe.status.is_some(),
+        otherwise: "without --status",
+    },
+    Need {
+        flags: &["pty", "stdin", "linger", "signal-exit", "group", "crash-dump"],
+        is_met: |cli| !cli.command.is_empty(),
+        otherwise: "without a command",
+    },
+    Need {
+        flags: &["monitor", "memory-high", "memory-max", "rlimit", "banner"],
+        is_met: |cli| !cli.command.is_empty(),
+        otherwise: "without a command",
+    },
+    Need {
+        flags: &[
+            "attention",
+            "pressure",
+            "critical",
+            "emergency",
+            "tick",
+            "gate",
+            "degrade",
+            "memlog",
+        ],
+        is_met: |cli| !cli.command.is_empty() && cli.memory.monitor != MonitorMode::Off,
+        otherwise: "where no memory is watched",
+    },
+];
+
+/// What to say of the flags, one line each.
+pub(super) fn remarks(cli: &Cli) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for need in NEEDS.iter().filter(|need| !(need.is_met)(cli)) {
+        for flag in need.flags.iter().filter(|flag| cli.given.contains(flag)) {
+            remarks.push(format!("--{flag} has no effect {}", need.otherwise));
+        }
+    }
+    if cli.given.contains("tee") && cli.copies.tee.iter().any(|target| target == "-") {
+        remarks.push("--tee -: copies to a file named `-` (--tee ./- means the same)".to_owned());
+    }
+    remarks
+}
+
+fn is_transform(modes: &[TextMode]) -> bool {
+    modes.contains(&TextMode::Transform)
+}
+
+/// Whether a flag asks for prefixes without naming `transform`.
+fn prefix_flags(cli: &Cli) -> bool {
+    let text = &cli.text;
+    text.timestamp.is_some() || text.timestamp_mode.is_some() || text.line_numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Detail;
+
+    fn said(line: &str) -> Vec<String> {
+        let words = format!("nproxy {line}");
+        remarks(&Cli::parse_words(words.split(' ').map(Into::into).collect()).expect("parse"))
+    }
+
+    #[test]
+    fn what_does_nothing_is_named() {
+        for (line, flag) in [
+            ("--tee-text=strip-ansi true", "--tee-text"),
+            ("--tee-full=drop true", "--tee-full"),
+            ("--size=5 true", "--size"),
+            ("--progress=never --size=5 true", "--size"),
+            ("--status-format=json true", "--status-format"),
+            ("--text=strip-ansi --timestamp=%H true", "--timestamp"),
+            ("--tee-text=transform --line-numbers true", "--line-numbers"),
+            ("--text-streams=stderr true", "--text-streams"),
+            ("--pty=always", "--pty"),
+            ("--monitor=off --attention=5M true", "--attention"),
+            ("--tee - true", "--tee -"),
+        ] {
+            assert!(
+                said(line).iter().any(|text| text.starts_with(flag)),
+                "{line}: {:?}",
+                said(line)
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_something_is_not() {
+        for line in [
+            "--tee=log --tee-text=strip-ansi --tee-append true",
+            "--tee=log --tee-text=transform --line-numbers true",
+            "--timestamp=%H --text-streams=stdout true",
+            "--progress --size=5 true",
+            "--status --status-format=json",
+            "--tee ./- true",
+            "--attention=5M --pty=always true",
+        ] {
+            assert_eq!(said(line), [""; 0], "{line}");
+        }
+    }
+
+    #[test]
+    fn only_flags_that_exist_are_looked_for() {
+        let definition = Cli::definition(Detail::Full);
+        for flag in NEEDS.iter().flat_map(|need| need.flags) {
+            assert!(definition.get_arguments().any(|arg| arg.get_long() == Some(flag)), "{flag}");
+        }
+    }
+}

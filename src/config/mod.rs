@@ -1,0 +1,168 @@
+//! What the flags mean: one validated [`Config`]. No system calls.
+
+mod copies;
+mod effect;
+mod memory;
+mod observe;
+mod text;
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use crate::cli::{Cli, RunFlags};
+use crate::error::Error;
+
+pub use crate::cli::choices::{
+    EngineChoice, Linger, MonitorMode, ProgressMode, PtyMode, SignalExit, StatsFormat,
+    StatusFormat, StdinMode,
+};
+pub use crate::observe::Level;
+pub use copies::{Target, Tee, TeeFailure, TeeOpen};
+pub use memory::{Banner, Memory};
+pub use observe::{ControlMode, Observe, Stats, StatusRequest};
+pub use text::{Escapes, Streams, Text};
+
+/// Everything that a run has to know.
+#[derive(Debug)]
+pub struct Config {
+    /// What to carry.
+    pub job: Job,
+    /// Which engine runs the operations.
+    pub engine: EngineChoice,
+    /// What pipes are grown to, in bytes; `None` leaves them as they are.
+    pub pipe_size: Option<u32>,
+    /// The longest that a busy stream waits for more bytes before its next transfer.
+    pub coalesce: Duration,
+    /// Text modes of the streams that nproxy delivers.
+    pub text: Text,
+    /// Where else the streams go.
+    pub tee: Tee,
+    /// How the command's memory is watched and limited.
+    pub memory: Memory,
+    /// What is recorded of the run, and where it is told.
+    pub observe: Observe,
+    /// How much is said on stderr.
+    pub verbosity: Verbosity,
+    /// Flags without effect, one line each.
+    pub remarks: Vec<String>,
+}
+
+/// What to carry.
+#[derive(Debug)]
+pub enum Job {
+    /// stdin to stdout.
+    Filter,
+    /// The streams of a command.
+    Wrap(Wrap),
+}
+
+/// A command and how it is to be run.
+#[derive(Debug)]
+pub struct Wrap {
+    /// The program, looked up in PATH.
+    pub program: OsString,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// What it reads.
+    pub stdin: StdinMode,
+    /// Whether it gets a terminal.
+    pub pty: PtyMode,
+    /// How long a pipe is waited for that outlives the command.
+    pub linger: Linger,
+    /// What becomes of a death by signal.
+    pub signal_exit: SignalExit,
+    /// Who gets the signals that are sent to nproxy.
+    pub forward_to: ForwardTo,
+}
+
+/// Who gets the signals that are sent to nproxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardTo {
+    /// The command's own process.
+    Child,
+    /// The process group that the command leads.
+    Group,
+}
+
+/// How much is said on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors only.
+    Quiet,
+    /// Errors and notices.
+    Normal,
+    /// Decisions too.
+    Verbose,
+    /// Every event.
+    Debug,
+}
+
+/// Whether stdin is a terminal, which decides whether no command means "filter" or a mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StdinIs {
+    /// A person sits there.
+    Terminal,
+    /// A pipe, a file, anything with bytes in it.
+    Stream,
+}
+
+impl Config {
+    /// Makes sense of the flags.
+    ///
+    /// # Errors
+    /// One line for what cannot be.
+    pub fn new(cli: Cli, stdin_is: StdinIs) -> Result<Config, Error> {
+        let text = Text::of_streams(&cli)?;
+        let tee = Tee::new(&cli)?;
+        let memory = Memory::new(&cli.memory)?;
+        let observe = Observe::new(&cli.observe);
+        let remarks = effect::remarks(&cli);
+        let verbosity = Verbosity::new(&cli);
+        let mut words = cli.command.into_iter();
+        let job = match (words.next(), stdin_is) {
+            (Some(program), _) => Job::Wrap(Wrap::new(program, words.collect(), &cli.run)),
+            (None, StdinIs::Stream) => Job::Filter,
+            (None, StdinIs::Terminal) => {
+                let why = "no command, and stdin is a terminal (see nproxy --help)";
+                return Err(Error::usage("usage: nproxy [OPTIONS] [--] COMMAND", why));
+            }
+        };
+        Ok(Config {
+            job,
+            engine: cli.engine.engine,
+            pipe_size: cli.engine.pipe_size.0,
+            coalesce: cli.engine.coalesce,
+            text,
+            tee,
+            memory,
+            observe,
+            verbosity,
+            remarks,
+        })
+    }
+}
+
+impl Wrap {
+    fn new(program: OsString, arguments: Vec<OsString>, flags: &RunFlags) -> Wrap {
+        Wrap {
+            program,
+            arguments,
+            stdin: flags.stdin,
+            pty: flags.pty,
+            linger: flags.linger,
+            signal_exit: flags.signal_exit,
+            forward_to: if flags.group { ForwardTo::Group } else { ForwardTo::Child },
+        }
+    }
+}
+
+impl Verbosity {
+    fn new(cli: &Cli) -> Verbosity {
+        match (cli.quiet, cli.verbose, cli.debug) {
+            (true, ..) => Verbosity::Quiet,
+            (_, 2.., _) | (_, _, true) => Verbosity::Debug,
+            (_, 1, _) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+}
