@@ -16,6 +16,9 @@ mod run;
 mod text;
 mod values;
 
+#[cfg(test)]
+mod tests;
+
 use std::ffi::OsString;
 
 use clap::builder::FalseyValueParser;
@@ -101,7 +104,7 @@ pub struct Cli {
     ///
     /// Options end at the first word that is none; everything from there on is the command's. Without a command
     /// nproxy relays its stdin to its stdout.
-    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND", help_heading = None::<&str>, hide_short_help = true)]
     pub command: Vec<OsString>,
 
     /// Which flags were given.
@@ -169,16 +172,18 @@ impl Cli {
     /// The definition, shown in so much detail. Of a flag that is given twice the last one counts.
     pub fn definition(detail: Detail) -> Command {
         Cli::command().args_override_self(true).mut_args(|arg| {
-            let arg = match !arg.is_positional() && arg.get_action().takes_values() {
+            let takes_values = arg.get_action().takes_values();
+            let arg = match detail {
+                Detail::Full => arg.hide_env_values(true),
+                Detail::Summary if takes_values => {
+                    arg.hide_possible_values(true).hide_default_value(true).hide_env(true)
+                }
+                Detail::Summary => arg.hide_env(true),
+            };
+            match takes_values && !arg.is_positional() {
                 // A negative number is a bad value, not an unknown flag.
                 true => arg.allow_negative_numbers(true),
                 false => arg,
-            };
-            match detail {
-                Detail::Summary => {
-                    arg.hide_possible_values(true).hide_default_value(true).hide_env(true)
-                }
-                Detail::Full => arg.hide_env_values(true),
             }
         })
     }
@@ -224,177 +229,5 @@ fn one_line(message: &str) -> String {
     match paragraphs.find_map(|text| text.strip_prefix("tip: ").map(str::to_owned)) {
         Some(tip) => format!("{what}: {tip} (see nproxy --help)"),
         None => format!("{what} (see nproxy --help)"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::choices::{PtyMode, StatsFormat, TextMode};
-
-    fn read(line: &[&str]) -> Result<Cli, Request> {
-        Cli::parse_words(["nproxy"].iter().chain(line).map(OsString::from).collect())
-    }
-
-    fn parse(line: &[&str]) -> Cli {
-        read(line).expect("parse")
-    }
-
-    fn refusal(line: &[&str]) -> String {
-        match read(line) {
-            Err(Request::Refuse(why)) => why,
-            other => panic!("{line:?}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn options_end_at_the_first_word_that_is_none() {
-        let cli = parse(&["-q", "make", "-v", "--", "--engine=none"]);
-        assert_eq!(cli.command, ["make", "-v", "--", "--engine=none"]);
-        assert_eq!((cli.quiet, cli.verbose), (true, 0));
-        let cli = parse(&["-v", "--", "--odd-name", "--", "-q"]);
-        assert_eq!(cli.command, ["--odd-name", "--", "-q"]);
-        assert_eq!((cli.quiet, cli.verbose), (false, 1));
-    }
-
-    #[test]
-    fn an_optional_value_needs_its_equals_sign() {
-        let why = refusal(&["--stats", "json", "x"]);
-        assert!(why.contains("did you mean --stats=json?"), "{why}");
-        let why = refusal(&["-q", "--progress", "always"]);
-        assert!(why.contains("did you mean --progress=always?"), "{why}");
-        let cli = parse(&["--stats", "--", "json"]);
-        assert_eq!(
-            (cli.observe.stats, cli.command),
-            (Some(StatsFormat::Text), vec!["json".into()])
-        );
-        assert_eq!(parse(&["--stats", "-q", "json"]).command, ["json"]);
-        assert_eq!(parse(&["--stats", "make", "json"]).command, ["make", "json"]);
-        assert_eq!(parse(&["--stats=json", "x"]).observe.stats, Some(StatsFormat::Json));
-    }
-
-    #[test]
-    fn the_last_of_a_flag_counts() {
-        let cli =
-            parse(&["--pty=never", "-q", "-q", "--pty=always", "--tee-append", "--tee-append"]);
-        assert_eq!((cli.run.pty, cli.quiet, cli.copies.tee_append), (PtyMode::Always, true, true));
-        let cli = parse(&["--text=strip-ansi,transform", "--text", "passthrough"]);
-        assert_eq!(cli.text.text, [TextMode::Passthrough]);
-        assert_eq!(parse(&["--status", "--status=7"]).observe.status, Some(Some(7)));
-        let cli = parse(&["-q", "-vv"]);
-        assert_eq!((cli.quiet, cli.verbose), (false, 2));
-        assert!(parse(&["-v", "-q"]).quiet);
-        let cli = parse(&["--tee=a", "-v", "--rlimit=as=1", "--tee=b", "-v", "--rlimit=cpu=1"]);
-        assert_eq!((cli.copies.tee.len(), cli.memory.rlimit.len(), cli.verbose), (2, 2, 2));
-    }
-
-    #[test]
-    fn a_refusal_names_the_option_and_what_was_expected() {
-        for (line, parts) in [
-            (&["--coalesce", "-5"][..], ["--coalesce", "`auto`, `off` or a number"]),
-            (&["--pipe-size=lots"], ["--pipe-size", "a size such as 64K or 1M"]),
-            (&["--attention=1e3"], ["--attention", "a size such as 64K or 1M"]),
-            (&["--linger=soon"], ["--linger", "a time such as 200ms or 5s"]),
-            (&["--tex=strip-ansi"], ["--tex", "'--text'"]),
-        ] {
-            let why = refusal(line);
-            assert!(parts.iter().all(|part| why.contains(part)), "{line:?}: {why}");
-            assert_eq!(why.lines().count(), 1);
-        }
-    }
-
-    /// Every duration and size to its limits is read or refused, and nothing panics.
-    #[test]
-    fn values_to_their_limits() {
-        let figures = [
-            "0",
-            "-1",
-            "1",
-            "-0",
-            "0.0",
-            "1.5",
-            "1e3",
-            "1e99",
-            "1e-99",
-            "4294967296",
-            "9223372036854775807",
-            "9223372036854775808",
-            "9300000000000000000",
-            "18446744073709551615",
-            "18446744073709551616",
-            "99999999999999999999999",
-            "NaN",
-            "inf",
-            "",
-            " ",
-            "+5",
-            "1_0",
-            "0x10",
-            "५",
-            "1 000",
-        ];
-        let units = [
-            "",
-            "s",
-            "ms",
-            "us",
-            "ns",
-            "m",
-            "h",
-            "d",
-            "y",
-            "month",
-            "B",
-            "K",
-            "M",
-            "G",
-            "T",
-            "P",
-            "E",
-            "KiB",
-            "EiB",
-            "Z",
-            "%",
-            "µs",
-            "s5",
-            "y 9999999999y",
-        ];
-        let definition = Cli::definition(Detail::Full);
-        let valued = definition.get_arguments().filter(|arg| arg.get_action().takes_values());
-        for flag in valued.filter_map(Arg::get_long) {
-            for (figure, unit) in figures.iter().flat_map(|f| units.map(|u| (f, u))) {
-                let word = format!("--{flag}={figure}{unit}");
-                if let Ok(cli) = read(&[&word, "true"]) {
-                    let stdin = crate::config::StdinIs::Stream;
-                    let _ = crate::config::Config::new(cli, stdin);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_summary_fits_two_screens_and_names_what_is_usual() {
-        let text = Cli::help(Detail::Summary);
-        assert!(text.lines().count() <= 70, "{} lines", text.lines().count());
-        for flag in ["--tee ", "--text ", "--stats", "--memory-max ", "--pty ", "-q, ", "--help"] {
-            assert!(text.contains(flag), "{flag} in {text}");
-        }
-        let wide = text.lines().find(|line| line.chars().count() > 80);
-        assert_eq!(wide, None);
-    }
-
-    #[test]
-    fn the_help_names_every_option_and_its_variable() {
-        let text = Cli::help(Detail::Full);
-        let definition = Cli::definition(Detail::Full);
-        for arg in definition.get_arguments().filter(|arg| !arg.is_hide_set()) {
-            assert!(arg.get_help_heading().is_some() || arg.is_positional(), "{arg:?}");
-            if let Some(long) = arg.get_long() {
-                assert!(text.contains(&format!("--{long}")), "{long}");
-            }
-            if let Some(variable) = arg.get_env() {
-                assert!(text.contains(&*variable.to_string_lossy()), "{variable:?}");
-            }
-        }
     }
 }

@@ -28,7 +28,7 @@ pub struct RunFlags {
     #[arg(long, value_name = "TIME|eof", default_value = "200ms", value_parser = linger, env = "NPROXY_LINGER")]
     pub linger: Linger,
 
-    /// If a signal kills the command: raise it, or exit code
+    /// If a signal kills the command: raise it or exit 128+N
     ///
     /// Whether nproxy then dies by the same signal or exits with 128 + its number, as a shell would.
     #[arg(long, value_enum, value_name = "HOW", default_value_t, env = "NPROXY_SIGNAL_EXIT")]
