@@ -23,38 +23,26 @@ _nproxy() {
 
     case "${cmd}" in
         nproxy)
-            opts="-q -v -h -V --engine --pipe-size --coalesce --pty --stdin --linger --signal-exit --group --text --text-streams --timestamp --timestamp-mode --line-numbers --tee --tee-append --tee-text --tee-streams --tee-full --tee-strict --monitor --attention --pressure --critical --emergency --tick --gate --degrade --memory-high --memory-max --rlimit --memlog --banner --observe --stats --stats-file --events --progress --size --status --status-format --no-control --crash-dump --quiet --verbose --debug --completions --help --version"
+            opts="-q -v -h -V --tee --tee-append --tee-text --tee-streams --tee-full --tee-strict --text --text-streams --timestamp --timestamp-mode --line-numbers --pty --stdin --linger --signal-exit --group --memory-max --memory-high --rlimit --monitor --attention --pressure --critical --emergency --tick --gate --degrade --memlog --banner --stats --stats-file --progress --size --status --status-format --events --crash-dump --observe --no-control --engine --pipe-size --coalesce --quiet --verbose --debug --completions --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --engine)
-                    COMPREPLY=($(compgen -W "auto uring epoll" -- "${cur}"))
-                    return 0
-                    ;;
-                --pipe-size)
+                --tee)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --coalesce)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                --tee-text)
+                    COMPREPLY=($(compgen -W "passthrough strip-ansi transform" -- "${cur}"))
                     return 0
                     ;;
-                --pty)
-                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                --tee-streams)
+                    COMPREPLY=($(compgen -W "stdout stderr" -- "${cur}"))
                     return 0
                     ;;
-                --stdin)
-                    COMPREPLY=($(compgen -W "inherit relay null" -- "${cur}"))
-                    return 0
-                    ;;
-                --linger)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --signal-exit)
-                    COMPREPLY=($(compgen -W "raise code" -- "${cur}"))
+                --tee-full)
+                    COMPREPLY=($(compgen -W "block drop" -- "${cur}"))
                     return 0
                     ;;
                 --text)
@@ -73,20 +61,32 @@ _nproxy() {
                     COMPREPLY=($(compgen -W "wall elapsed delta" -- "${cur}"))
                     return 0
                     ;;
-                --tee)
+                --pty)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --stdin)
+                    COMPREPLY=($(compgen -W "inherit relay null" -- "${cur}"))
+                    return 0
+                    ;;
+                --linger)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --tee-text)
-                    COMPREPLY=($(compgen -W "passthrough strip-ansi transform" -- "${cur}"))
+                --signal-exit)
+                    COMPREPLY=($(compgen -W "raise code" -- "${cur}"))
                     return 0
                     ;;
-                --tee-streams)
-                    COMPREPLY=($(compgen -W "stdout stderr" -- "${cur}"))
+                --memory-max)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --tee-full)
-                    COMPREPLY=($(compgen -W "block drop" -- "${cur}"))
+                --memory-high)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rlimit)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --monitor)
@@ -121,24 +121,8 @@ _nproxy() {
                     COMPREPLY=($(compgen -W "auto never" -- "${cur}"))
                     return 0
                     ;;
-                --memory-high)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --memory-max)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --rlimit)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --memlog)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --observe)
-                    COMPREPLY=($(compgen -W "full summary off" -- "${cur}"))
                     return 0
                     ;;
                 --stats)
@@ -146,10 +130,6 @@ _nproxy() {
                     return 0
                     ;;
                 --stats-file)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --events)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -169,7 +149,27 @@ _nproxy() {
                     COMPREPLY=($(compgen -W "text json prometheus" -- "${cur}"))
                     return 0
                     ;;
+                --events)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --crash-dump)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --observe)
+                    COMPREPLY=($(compgen -W "full summary off" -- "${cur}"))
+                    return 0
+                    ;;
+                --engine)
+                    COMPREPLY=($(compgen -W "auto uring epoll" -- "${cur}"))
+                    return 0
+                    ;;
+                --pipe-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --coalesce)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

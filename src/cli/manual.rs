@@ -13,6 +13,12 @@ copy the streams, clean or stamp their lines, watch the command's memory and say
 /// The end of `-h`.
 pub const SUMMARY_END: &str = "More options, values, variables and examples: nproxy --help";
 
+/// What holds for all options.
+pub const OPTIONS: &str = "\
+Options end at the first word that is none; everything from there on is the command's. Every option has a variable; \
+the option wins. Of an option that is given twice the last one counts; --tee, --rlimit and -v add up. Sizes are \
+written as 4096, 64K, 1.5M or 2GiB, in powers of 1024; times as 200ms, 5s or 1m 30s.";
+
 /// Commands to start from, each with what it does.
 pub const EXAMPLES: [(&str, &str); 7] = [
     (
@@ -43,7 +49,7 @@ pub const EXAMPLES: [(&str, &str); 7] = [
 pub const EXIT_STATUS: [(&str, &str); 4] = [
     (
         "the command's",
-        "If a signal killed the command, nproxy dies by the same signal (see --signal-exit). A filter ends with 0.",
+        "If a signal killed the command, nproxy dies by the same signal (see --signal-exit). A filter ends with 0, or by SIGPIPE as cat does when its reader leaves too early.",
     ),
     ("125", "nproxy itself failed, or bytes could not be delivered"),
     ("126", "The command was found but cannot be executed"),
