@@ -40,7 +40,7 @@ impl Copies {
         let mut copies = Copies::default();
         for (index, target) in tee.targets.iter().enumerate() {
             let name = target.to_string();
-            let tried = |error| Error::os(format!("open {name}"), error);
+            let tried = |error| Error::os(format!("--tee: cannot open {name}"), error);
             let fd = copies.open_target(index, target, tee).map_err(tried)?;
             let mut sink = Endpoint::sink(fd).map_err(|errno| tried(errno.into()))?;
             let opened_by_us = matches!(target, Target::Path(_));

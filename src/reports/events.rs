@@ -44,7 +44,7 @@ impl Events {
     /// One that names the file.
     pub(crate) fn open(path: &OsStr, started: Instant) -> Result<Events, Error> {
         let name = path.to_string_lossy().into_owned();
-        let tried = |error: io::Error| Error::os(format!("open {name}"), error);
+        let tried = |error: io::Error| Error::os(format!("--events: cannot open {name}"), error);
         let mut options = File::options();
         options.append(true).create(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
         let file = options.open(path).map_err(tried)?;

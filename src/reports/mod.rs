@@ -74,7 +74,10 @@ impl<'c> Reports<'c> {
         let stats_file = stats_file.map(|path| stats::open_file(path)).transpose()?;
         if let Some(directory) = &observe.crash_dump {
             crash::check_directory(Path::new(directory)).map_err(|errno| {
-                let tried = format!("write crash reports in {}", directory.to_string_lossy());
+                let tried = format!(
+                    "--crash-dump: cannot write crash reports in {}",
+                    directory.to_string_lossy()
+                );
                 Error::os(tried, errno)
             })?;
         }

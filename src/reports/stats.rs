@@ -21,7 +21,9 @@ pub(crate) fn open_file(path: &OsStr) -> Result<File, Error> {
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
     let file = options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-    file.map_err(|error| Error::os(format!("open {}", path.to_string_lossy()), error))
+    file.map_err(|error| {
+        Error::os(format!("--stats-file: cannot open {}", path.to_string_lossy()), error)
+    })
 }
 
 /// Writes the report into `file`, or to stderr if there is none.
