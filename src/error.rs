@@ -35,6 +35,11 @@ impl Error {
         Error { tried: tried.into(), why: why.into(), status: STATUS_FAILED }
     }
 
+    /// A request that makes no sense, as a whole sentence that names its options.
+    pub fn sentence(text: impl Into<String>) -> Error {
+        Error::usage(text, String::new())
+    }
+
     /// The same error with an exit status of its own.
     pub fn with_status(self, status: u8) -> Error {
         Error { status, ..self }
@@ -48,7 +53,10 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.tried, self.why)
+        match self.why.is_empty() {
+            true => f.write_str(&self.tried),
+            false => write!(f, "{}: {}", self.tried, self.why),
+        }
     }
 }
 

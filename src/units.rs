@@ -1,4 +1,4 @@
-//! Sizes and times as people write them, read and printed.
+//! Sizes, times and names as people read and write them.
 
 use std::time::Duration;
 
@@ -81,6 +81,18 @@ pub fn clock(seconds: f64) -> String {
         (0, _) => format!("{hours}:{minutes:02}:{seconds:02}"),
         _ => format!("{days}d {hours:02}:{minutes:02}:{seconds:02}"),
     }
+}
+
+/// Text without control characters: what would move the cursor is shown as `\u{…}`.
+pub fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => shown.extend(character.escape_default()),
+            false => shown.push(character),
+        }
+    }
+    shown
 }
 
 #[cfg(test)]

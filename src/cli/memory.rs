@@ -27,8 +27,9 @@ pub struct MemoryFlags {
 
     /// Set a resource limit such as nofile=1024; repeatable
     ///
-    /// Limits are named as for ulimit: `as=2G:unlimited` sets a soft limit of 2 GiB and no hard one.
-    #[arg(long, value_name = "NAME=SOFT[:HARD]", env = "NPROXY_RLIMIT")]
+    /// LIMIT is NAME=SOFT[:HARD], with the names of getrlimit(2): `as=2G:unlimited` sets a soft limit of 2 GiB on the
+    /// address space and no hard one.
+    #[arg(long, value_name = "LIMIT", env = "NPROXY_RLIMIT")]
     pub rlimit: Vec<String>,
 
     /// Watch whose memory: auto, off, rss, tree or cgroup

@@ -226,7 +226,8 @@ fn one_line(message: &str) -> String {
     let joined = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut paragraphs = message.trim_start_matches("error: ").split("\n\n").map(joined);
     let what = paragraphs.next().unwrap_or_default();
-    match paragraphs.find_map(|text| text.strip_prefix("tip: ").map(str::to_owned)) {
+    let tips = paragraphs.find_map(|text| text.strip_prefix("tip: ").map(str::to_owned));
+    match tips.as_deref().and_then(|tips| tips.split(" tip: ").next()) {
         Some(tip) => format!("{what}: {tip} (see nproxy --help)"),
         None => format!("{what} (see nproxy --help)"),
     }

@@ -33,9 +33,9 @@ pub struct ObserveFlags {
     #[arg(long, value_name = "SIZE", value_parser = read_size, env = "NPROXY_SIZE")]
     pub size: Option<u64>,
 
-    /// List the running sessions, or the one of PID, and exit
+    /// List all running sessions, or one, and exit
     ///
-    /// Each session answers on a socket in $NPROXY_RUNTIME_DIR, $XDG_RUNTIME_DIR or /tmp.
+    /// PID is nproxy's own, as the list shows it.     /// Each session answers on a socket in $NPROXY_RUNTIME_DIR, $XDG_RUNTIME_DIR or /tmp.
     #[arg(long, value_name = "PID", num_args = 0..=1, conflicts_with = "command")]
     pub status: Option<Option<u32>>,
 

@@ -71,5 +71,5 @@ impl Memory {
 /// Two sizes that were named the wrong way round, each with the flag that named it.
 fn out_of_order(lower: (&str, u64), higher: (&str, u64)) -> Error {
     let shown = |(flag, bytes): (&str, u64)| format!("--{flag} ({})", units::bytes(bytes));
-    Error::usage(shown(lower), format!("must not exceed {}", shown(higher)))
+    Error::sentence(format!("{} must not exceed {}", shown(lower), shown(higher)))
 }

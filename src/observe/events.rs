@@ -80,10 +80,10 @@ pub enum Event<'a> {
         /// `open`, `bounded`, `closed` or `draining`.
         gate: &'a str,
     },
-    /// A leg takes no more.
-    Leg {
+    /// A copy takes no more.
+    Copy {
         /// As given on the command line.
-        leg: &'a str,
+        copy: &'a str,
         /// Why.
         trouble: &'a str,
     },

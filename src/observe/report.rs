@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::stats::{Distribution, StreamStats};
+use crate::memory::policy::Stage;
 use crate::relay::{Counters, Stream};
-use crate::units::{size, span};
+use crate::units::{bytes, harmless, size, span};
 
 /// Version of the JSON report's fields. It changes when a field changes its meaning or goes away.
 const VERSION: u32 = 1;
@@ -23,7 +24,7 @@ pub struct Report {
     run: Run,
     streams: Vec<StreamReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    legs: Vec<LegReport>,
+    copies: Vec<CopyReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<MemoryReport>,
 }
@@ -68,9 +69,9 @@ pub struct Run {
     pub system_calls: u64,
 }
 
-/// What went to one leg.
+/// What went to one copy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LegReport {
+pub struct CopyReport {
     /// As given on the command line.
     pub name: String,
     /// Delivered.
@@ -113,6 +114,9 @@ pub struct Recorded {
     pub waited_for_writer_seconds: f64,
     /// Time during which a transfer waited for room.
     pub waited_for_reader_seconds: f64,
+    /// Time during which a transfer waited for a copy.
+    #[serde(default)]
+    pub waited_for_copies_seconds: f64,
     /// Time during which the gate admitted a trickle only.
     #[serde(default)]
     pub gated_seconds: f64,
@@ -190,6 +194,7 @@ impl StreamReport {
             recent_bytes_per_second: stats.rate.per_second(elapsed),
             waited_for_writer_seconds: stats.waits.writer.as_secs_f64(),
             waited_for_reader_seconds: stats.waits.reader.as_secs_f64(),
+            waited_for_copies_seconds: stats.waits.copies.as_secs_f64(),
             gated_seconds: gated.as_secs_f64(),
             transfer_bytes: Quantiles::of(&stats.sizes, 1.0),
             interarrival_seconds: Quantiles::of(&stats.gaps, 1e9),
@@ -200,8 +205,8 @@ impl StreamReport {
 
 impl Report {
     /// The report of a run.
-    pub fn new(run: Run, streams: Vec<StreamReport>, legs: Vec<LegReport>) -> Report {
-        Report { version: VERSION, run, streams, legs, memory: None }
+    pub fn new(run: Run, streams: Vec<StreamReport>, copies: Vec<CopyReport>) -> Report {
+        Report { version: VERSION, run, streams, copies, memory: None }
     }
 
     /// Adds what became of the child's memory.
@@ -216,92 +221,207 @@ impl Report {
     }
 }
 
+/// For people: what happened, and nothing of what did not.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Run { elapsed_seconds, engine, exit_status, .. } = &self.run;
-        writeln!(f, "nproxy: {elapsed_seconds:.3} s on {engine}, exit status {exit_status}")?;
-        writeln!(
-            f,
-            "{:<8}{:>16}{:>12}{:>12}{:>16}{:>16}{:>13}",
-            "stream", "bytes", "MiB/s", "operations", "spliced", "copied", "undelivered"
-        )?;
+        let elapsed = span(*elapsed_seconds);
+        writeln!(f, "nproxy: exit status {exit_status} after {elapsed}, on {engine}")?;
+        let moved = || self.streams.iter().filter(|stream| stream.bytes > 0);
+        if moved().next().is_some() {
+            writeln!(
+                f,
+                "{:<7}{:>18}{:>14}{:>11}{:>10}{:>10}{:>10}",
+                "stream", "bytes", "rate", "transfers", "median", "largest", "in kernel"
+            )?;
+        }
+        for stream in moved() {
+            stream.write_row(f)?;
+        }
         for stream in &self.streams {
-            writeln!(
-                f,
-                "{:<8}{:>16}{:>12.1}{:>12}{:>16}{:>16}{:>13}",
-                stream.stream,
-                stream.bytes,
-                stream.bytes_per_second / f64::from(1 << 20),
-                stream.operations,
-                stream.spliced_bytes,
-                stream.copied_bytes,
-                stream.undelivered_bytes
-            )?;
+            stream.write_troubles(f)?;
         }
-        self.write_recorded(f)?;
-        if let Some(memory) = &self.memory {
-            writeln!(
-                f,
-                "memory: peak {} MiB, {}, gate closed {} times, harmful {}, {} OOM kills",
-                memory.peak_bytes >> 20,
-                memory.highest_stage,
-                memory.gate_closed,
-                memory.gate_harmful,
-                memory.oom_kills
-            )?;
+        for CopyReport { name, bytes, lost_bytes } in &self.copies {
+            write!(f, "copy to {}: {} bytes", harmless(name), grouped(*bytes))?;
+            match lost_bytes {
+                0 => writeln!(f)?,
+                lost => writeln!(f, ", {} lost", grouped(*lost))?,
+            }
         }
-        for leg in &self.legs {
-            writeln!(
-                f,
-                "{:<8}{:>16} bytes to {}, {} lost",
-                "leg", leg.bytes, leg.name, leg.lost_bytes
-            )?;
-        }
-        Ok(())
+        self.memory.iter().try_for_each(|memory| memory.write(f))
     }
 }
 
-impl Report {
-    fn write_recorded(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let recorded = |stream: &'_ StreamReport| {
-            let recorded = stream.recorded.clone()?;
-            Some((recorded.transfer_bytes?, recorded))
-        };
-        if !self.streams.iter().any(|stream| recorded(stream).is_some()) {
-            return Ok(());
-        }
+impl StreamReport {
+    /// One line of the table.
+    fn write_row(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sizes = self.recorded.as_ref().and_then(|recorded| recorded.transfer_bytes);
+        let figure = |pick: fn(Quantiles) -> f64| sizes.map_or("-".to_owned(), |s| size(pick(s)));
         writeln!(
             f,
-            "{:<8}{:>11}{:>11}{:>11}{:>11}{:>10}{:>10}{:>15}{:>15}",
-            "sizes",
-            "smallest",
-            "median",
-            "99 %",
-            "largest",
-            "apart",
-            "99 %",
-            "await writer",
-            "await reader",
-        )?;
-        for stream in &self.streams {
-            let Some((sizes, recorded)) = recorded(stream) else { continue };
-            let apart = |pick: fn(Quantiles) -> f64| {
-                recorded.interarrival_seconds.map_or("-".to_owned(), |gaps| span(pick(gaps)))
-            };
-            writeln!(
-                f,
-                "{:<8}{:>11}{:>11}{:>11}{:>11}{:>10}{:>10}{:>15}{:>15}",
-                stream.stream,
-                size(sizes.minimum),
-                size(sizes.p50),
-                size(sizes.p99),
-                size(sizes.maximum),
-                apart(|gaps| gaps.p50),
-                apart(|gaps| gaps.p99),
-                span(recorded.waited_for_writer_seconds),
-                span(recorded.waited_for_reader_seconds),
-            )?;
+            "{:<7}{:>18}{:>14}{:>11}{:>10}{:>10}{:>10}",
+            self.stream,
+            grouped(self.bytes),
+            format!("{}/s", size(self.bytes_per_second)),
+            grouped(self.operations),
+            figure(|sizes| sizes.p50),
+            figure(|sizes| sizes.maximum),
+            format!("{} %", self.spliced_bytes * 100 / self.bytes.max(1)),
+        )
+    }
+
+    /// What it waited for, and what it could not deliver.
+    fn write_troubles(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(recorded) = &self.recorded {
+            let waits = [
+                (recorded.waited_for_writer_seconds, "its writer"),
+                (recorded.waited_for_reader_seconds, "its reader"),
+                (recorded.waited_for_copies_seconds, "a copy"),
+            ];
+            let waits = waits.iter().filter(|(seconds, _)| *seconds > 0.0);
+            let waits: Vec<String> =
+                waits.map(|(seconds, whom)| format!("{} for {whom}", span(*seconds))).collect();
+            if !waits.is_empty() && self.bytes > 0 {
+                writeln!(f, "{} waited {}", self.stream, waits.join(", "))?;
+            }
+            if recorded.gated_seconds > 0.0 {
+                let held = span(recorded.gated_seconds);
+                writeln!(f, "{} was slowed down for {held} to save memory", self.stream)?;
+            }
         }
-        Ok(())
+        match self.undelivered_bytes {
+            0 => Ok(()),
+            bytes => {
+                writeln!(f, "{}: {} bytes could not be delivered", self.stream, grouped(bytes))
+            }
+        }
+    }
+}
+
+impl MemoryReport {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A command that ended before the first sample.
+        if self.samples == 0 && self.peak_bytes == 0 {
+            return Ok(());
+        }
+        write!(f, "memory: peak {}", bytes(self.peak_bytes))?;
+        if self.highest_stage != Stage::Monitoring.name() {
+            write!(f, ", stage {}", self.highest_stage)?;
+        }
+        let counts = [
+            (self.gate_closed, "output slowed down", ""),
+            (self.gate_harmful, "in vain", ""),
+            (self.high_events, "slowed down by the kernel", ""),
+            (self.oom_kills, "out of memory", ": processes were killed"),
+        ];
+        for (count, what, more) in counts.iter().filter(|(count, ..)| *count > 0) {
+            match count {
+                1 => write!(f, ", {what} once{more}")?,
+                _ => write!(f, ", {what} {} times{more}", grouped(*count))?,
+            }
+        }
+        writeln!(f)
+    }
+}
+
+/// A count with its digits in groups of three.
+fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(bytes: u64, counters: Counters) -> Report {
+        let second = Duration::from_secs(2);
+        let counters = Counters { bytes, operations: 7, ..counters };
+        let mut stats = StreamStats::default();
+        (0..counters.operations).for_each(|at| {
+            stats.transfer(Duration::from_millis(at), bytes / counters.operations);
+        });
+        stats.waits.copies = Duration::from_millis(1500);
+        let streams = [(Stream::Stdout, counters), (Stream::Stderr, Counters::default())];
+        let streams = streams.map(|(stream, counters)| {
+            let report = StreamReport::new(stream, counters, [counters].into_iter(), second);
+            match stream {
+                Stream::Stdout => report.with(&stats, Duration::ZERO, second),
+                _ => report,
+            }
+        });
+        let run = Run {
+            engine: "uring",
+            observe: "full",
+            elapsed_seconds: 2.0,
+            exit_status: 3,
+            system_calls: 9,
+        };
+        Report::new(run, streams.into(), Vec::new())
+    }
+
+    const MEMORY: MemoryReport = MemoryReport {
+        peak_bytes: 3 << 20,
+        highest_stage: "monitoring",
+        stage_changes: 0,
+        gate_closed: 0,
+        gate_harmful: 0,
+        samples: 5,
+        sampling_seconds: 0.0,
+        high_events: 0,
+        max_events: 0,
+        oom_kills: 0,
+    };
+
+    #[test]
+    fn what_did_not_happen_is_not_told() {
+        let mut report = report(7 << 20, Counters::default());
+        report.add_memory(MEMORY);
+        let text = report.to_string();
+        let expected = "\
+nproxy: exit status 3 after 2.00 s, on uring
+stream              bytes          rate  transfers    median   largest in kernel
+stdout          7,340,032   3.5 MiB/s          7     1 MiB     1 MiB     100 %
+stdout waited 1.50 s for a copy
+memory: peak 3 MiB
+";
+        let squeezed =
+            |text: &str| text.split(' ').filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ");
+        assert_eq!(squeezed(&text), squeezed(expected));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn what_went_wrong_is_told() {
+        let counters = Counters { undelivered: 12_345, ..Counters::default() };
+        let mut report = report(1000, counters);
+        report.copies = vec![CopyReport { name: "a\x1b[2J".into(), bytes: 400, lost_bytes: 600 }];
+        report.add_memory(MemoryReport {
+            highest_stage: "critical",
+            gate_closed: 2,
+            oom_kills: 1,
+            ..MEMORY
+        });
+        let text = report.to_string();
+        for part in [
+            "stdout: 12,345 bytes could not be delivered\n",
+            "copy to a\\u{1b}[2J: 400 bytes, 600 lost\n",
+            "stage critical, output slowed down 2 times, out of memory once: processes were killed\n",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn digits_are_grouped() {
+        let shown = [0, 999, 1000, 123_456, 1_234_567].map(grouped);
+        assert_eq!(shown, ["0", "999", "1,000", "123,456", "1,234,567"]);
     }
 }

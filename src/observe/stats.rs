@@ -58,6 +58,8 @@ pub struct Waits {
     pub writer: Duration,
     /// For room to put them.
     pub reader: Duration,
+    /// For a copy to take them.
+    pub copies: Duration,
 }
 
 /// How often each value occurred, to two significant digits.

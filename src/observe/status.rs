@@ -7,9 +7,9 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::report::{LegReport, StreamReport};
+use super::report::{CopyReport, StreamReport};
 use crate::memory::policy::Stage;
-use crate::units::{clock, size};
+use crate::units::{clock, harmless, size};
 
 /// One running session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,9 +26,9 @@ pub struct SessionStatus {
     pub memory: Option<MemoryStatus>,
     /// Each stream.
     pub streams: Vec<LiveStream>,
-    /// Each leg.
+    /// Each copy.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub legs: Vec<LegReport>,
+    pub copies: Vec<CopyReport>,
 }
 
 /// The memory of a running command.
@@ -64,7 +64,7 @@ pub struct LiveStream {
     /// Its figures.
     #[serde(flatten)]
     pub report: StreamReport,
-    /// What it waits for at this moment: `writer` or `reader`.
+    /// What it waits for at this moment: `writer`, `reader` or `copy`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub waits_for: Option<String>,
     /// How it ended, if it has.
@@ -102,6 +102,7 @@ impl SessionStatus {
         let open = || self.streams.iter().filter(|live| live.ended.is_none());
         let waits = |who: &str| open().any(|live| live.waits_for.as_deref() == Some(who));
         match () {
+            () if waits("copy") => "copy",
             () if waits("reader") => "reader",
             () if waits("writer") => "writer",
             () => "-",
@@ -128,41 +129,55 @@ pub fn json(sessions: &[SessionStatus]) -> String {
     serde_json::to_string(&All { sessions }).unwrap_or_default() + "\n"
 }
 
-/// All sessions as a table.
+/// All sessions as a table: no column is wider than what stands in it, and none says nothing.
 pub fn text(sessions: &[SessionStatus]) -> String {
+    let heads =
+        ["PID", "UPTIME", "MOVED", "RATE", "MEMORY", "STAGE", "OUTPUT", "WAITS FOR", "COMMAND"];
+    let rows: Vec<_> = sessions.iter().map(row).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0).max(heads[column].len())
+    };
+    // Where no output is held back, or no memory is watched, there is nothing to see.
+    let is_shown = |column: usize| match column {
+        STAGE => rows.iter().any(|row| row[STAGE] != "-"),
+        OUTPUT => rows.iter().any(|row| !["-", "open"].contains(&row[OUTPUT].as_str())),
+        _ => true,
+    };
     let mut table = String::new();
-    let heads = ["PID", "UPTIME", "MOVED", "RATE", "MEMORY", "STAGE", "GATE", "WAITS", "COMMAND"];
-    row(&mut table, heads.map(str::to_owned));
-    for session in sessions {
-        let subject = &session.subject;
-        let memory = |pick: fn(&MemoryStatus) -> String| {
-            session.memory.as_ref().map_or("-".to_owned(), pick)
-        };
-        row(
-            &mut table,
-            [
-                subject.pid.to_string(),
-                clock(session.uptime_seconds),
-                size(session.bytes() as f64),
-                format!("{}/s", size(session.rate())),
-                memory(|memory| size(memory.resident_bytes as f64)),
-                memory(|memory| harmless(&memory.stage)),
-                memory(|memory| harmless(&memory.gate)),
-                session.waits_for().to_owned(),
-                subject.title(),
-            ],
-        );
+    for row in [heads.map(str::to_owned)].iter().chain(&rows) {
+        for (column, cell) in row.iter().enumerate().filter(|(column, _)| is_shown(*column)) {
+            let width = width(column);
+            let _ = match column {
+                LAST => writeln!(table, "{cell}"),
+                // Numbers end where those above and below them end.
+                0..STAGE => write!(table, "{cell:>width$}  "),
+                _ => write!(table, "{cell:<width$}  "),
+            };
+        }
     }
     table
 }
 
-fn row(table: &mut String, cells: [String; 9]) {
-    let [pid, uptime, moved, rate, memory, stage, gate, waits, command] = cells;
-    let _ = writeln!(
-        table,
-        "{pid:>8} {uptime:>9} {moved:>10} {rate:>12} {memory:>10}  {stage:<10} {gate:<8} {waits:<6}  \
-         {command}"
-    );
+/// Columns of the table.
+const STAGE: usize = 5;
+const OUTPUT: usize = 6;
+const LAST: usize = 8;
+
+fn row(session: &SessionStatus) -> [String; LAST + 1] {
+    let memory =
+        |pick: fn(&MemoryStatus) -> String| session.memory.as_ref().map_or("-".to_owned(), pick);
+    [
+        session.subject.pid.to_string(),
+        clock(session.uptime_seconds),
+        size(session.bytes() as f64),
+        format!("{}/s", size(session.rate())),
+        memory(|memory| size(memory.resident_bytes as f64)),
+        memory(|memory| harmless(&memory.stage)),
+        memory(|memory| harmless(&memory.gate)),
+        session.waits_for().to_owned(),
+        session.subject.title(),
+    ]
 }
 
 /// One metric of Prometheus: its name, kind, meaning, and the figures of each session.
@@ -174,7 +189,7 @@ struct Metric {
 }
 
 /// Every metric that is offered; names and label names are stable.
-const METRICS: [Metric; 15] = [
+const METRICS: [Metric; 16] = [
     Metric {
         name: "nproxy_session_info",
         kind: "gauge",
@@ -270,16 +285,24 @@ const METRICS: [Metric; 15] = [
         },
     },
     Metric {
-        name: "nproxy_leg_bytes_total",
+        name: "nproxy_stream_waited_for_copies_seconds_total",
         kind: "counter",
-        help: "Bytes delivered to an extra destination.",
-        figures: |session| legs(session, |leg| leg.bytes),
+        help: "Time during which a transfer waited for a copy.",
+        figures: |session| {
+            each(session, |stream| Some(stream.recorded.as_ref()?.waited_for_copies_seconds))
+        },
     },
     Metric {
-        name: "nproxy_leg_lost_bytes_total",
+        name: "nproxy_copy_bytes_total",
         kind: "counter",
-        help: "Bytes that an extra destination did not get.",
-        figures: |session| legs(session, |leg| leg.lost_bytes),
+        help: "Bytes delivered to a copy.",
+        figures: |session| copies(session, |copy| copy.bytes),
+    },
+    Metric {
+        name: "nproxy_copy_lost_bytes_total",
+        kind: "counter",
+        help: "Bytes that a copy did not get.",
+        figures: |session| copies(session, |copy| copy.lost_bytes),
     },
 ];
 
@@ -295,12 +318,12 @@ fn each(session: &SessionStatus, figure: fn(&StreamReport) -> Option<f64>) -> Ve
     labelled.collect()
 }
 
-fn legs(session: &SessionStatus, figure: fn(&LegReport) -> u64) -> Vec<(String, f64)> {
-    let numbered = session.legs.iter().enumerate();
-    let labelled = numbered.map(|(index, leg)| {
-        // The number keeps two legs of one name apart.
-        let labels = format!("leg=\"{index}\",name=\"{}\"", escaped(&harmless(&leg.name)));
-        (labels, figure(leg) as f64)
+fn copies(session: &SessionStatus, figure: fn(&CopyReport) -> u64) -> Vec<(String, f64)> {
+    let numbered = session.copies.iter().enumerate();
+    let labelled = numbered.map(|(index, copy)| {
+        // The number keeps two copies of one name apart.
+        let labels = format!("copy=\"{index}\",name=\"{}\"", escaped(&harmless(&copy.name)));
+        (labels, figure(copy) as f64)
     });
     labelled.collect()
 }
@@ -325,18 +348,6 @@ pub fn prometheus(sessions: &[SessionStatus]) -> String {
 /// A label's value: backslash, quote and line feed are escaped.
 fn escaped(text: &str) -> String {
     text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
-}
-
-/// Text without control characters: what would move the cursor is shown as `\u{…}`.
-fn harmless(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character.is_control() {
-            true => shown.extend(character.escape_default()),
-            false => shown.push(character),
-        }
-    }
-    shown
 }
 
 #[cfg(test)]
@@ -364,7 +375,7 @@ mod tests {
                 stage_changes: 3,
             }),
             streams: vec![LiveStream { report, waits_for: Some("reader".into()), ended: None }],
-            legs: vec![LegReport { name: "a\"b".into(), bytes: 1, lost_bytes: 2 }],
+            copies: vec![CopyReport { name: "a\"b".into(), bytes: 1, lost_bytes: 2 }],
         }
     }
 
@@ -384,8 +395,28 @@ mod tests {
         let table = text(&sessions);
         assert!(!table.contains('\x1b') && !table.contains('\r'));
         assert_eq!(table.lines().count(), 2);
-        assert!(table.contains("3.0 MiB") && table.contains("reader") && table.contains("1:01"));
+        assert!(table.contains("3 MiB") && table.contains("reader") && table.contains("1:01"));
         assert!(text(&[session(&[])]).contains("(filter)"));
+    }
+
+    #[test]
+    fn the_table_has_no_empty_column() {
+        let closed = session(&["make"]);
+        assert!(text(&[closed.clone()]).contains("OUTPUT"));
+        let mut open = closed.clone();
+        open.memory.as_mut().unwrap().gate = "open".into();
+        assert!(!text(&[open.clone()]).contains("OUTPUT"));
+        let filter = SessionStatus { memory: None, ..open.clone() };
+        assert!(!text(&[filter.clone()]).contains("STAGE"));
+        let table = text(&[open, filter]);
+        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    }
+
+    #[test]
+    fn a_stream_that_waits_for_a_copy_says_so() {
+        let mut waiting = session(&["make"]);
+        waiting.streams[0].waits_for = Some("copy".into());
+        assert!(text(&[waiting]).contains("  copy  "));
     }
 
     #[test]
@@ -397,6 +428,6 @@ mod tests {
         assert!(page.contains("nproxy_gate_closed{pid=\"42\"} 1\n"));
         assert!(page.contains("nproxy_stream_bytes_total{pid=\"42\",stream=\"stdout\"} 3145728\n"));
         assert!(page.contains(r#"command="say \"\\\"""#), "{page}");
-        assert!(page.contains(r#"nproxy_leg_lost_bytes_total{pid="42",leg="0",name="a\"b"} 2"#));
+        assert!(page.contains(r#"nproxy_copy_lost_bytes_total{pid="42",copy="0",name="a\"b"} 2"#));
     }
 }

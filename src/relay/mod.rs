@@ -402,6 +402,11 @@ impl Relay {
         teed.into_iter().flat_map(Teed::dropped)
     }
 
+    /// Whether bytes wait for one of its copies.
+    pub fn awaits_copy(&self) -> bool {
+        matches!(&self.path, Path::Teed(path) if path.awaits_copy())
+    }
+
     /// Whether a relay can feed copies on its way from a pipe to `sink`. On the epoll engine a socket is
     /// written to, not spliced into, so it cannot.
     pub fn takes_copies(sink: &Endpoint) -> bool {

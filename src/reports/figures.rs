@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::recorder::Recorder;
 use super::stages::Stages;
 use crate::config::Level;
-use crate::observe::report::{LegReport, Run, StreamReport};
+use crate::observe::report::{CopyReport, Run, StreamReport};
 use crate::observe::status::{LiveStream, MemoryStatus, SessionStatus, Subject};
 use crate::process::exit::Exit;
 use crate::relay::{End, Relay, Role, Stream};
@@ -24,7 +24,7 @@ pub(crate) struct Figures {
     /// Each stream.
     pub(crate) streams: Vec<LiveStream>,
     /// Each copy.
-    pub(crate) copies: Vec<LegReport>,
+    pub(crate) copies: Vec<CopyReport>,
     /// Of the command; absent where nothing is watched, or has been yet.
     pub(crate) memory: Option<MemoryStatus>,
 }
@@ -38,7 +38,7 @@ impl Figures {
             uptime_seconds: self.elapsed.as_secs_f64(),
             memory: self.memory.clone(),
             streams: self.streams.clone(),
-            legs: self.copies.clone(),
+            copies: self.copies.clone(),
         }
     }
 
@@ -103,6 +103,9 @@ fn stream(
 
 fn waits_for(relays: &[Relay], last: &Relay) -> Option<&'static str> {
     let mut same = relays.iter().filter(|relay| relay.stream() == last.stream());
+    if same.clone().any(Relay::awaits_copy) {
+        return Some("copy");
+    }
     let first = same.find(|relay| relay.role().is_first())?;
     match (first.source(), last.sink()) {
         (_, Some(sink)) if !sink.has_room() => Some("reader"),
@@ -112,8 +115,8 @@ fn waits_for(relays: &[Relay], last: &Relay) -> Option<&'static str> {
 }
 
 /// The figures of every copy at this moment.
-pub(crate) fn copies(relays: &[Relay]) -> Vec<LegReport> {
-    let reports = copy_losses(relays).map(|(copy, lost_bytes)| LegReport {
+pub(crate) fn copies(relays: &[Relay]) -> Vec<CopyReport> {
+    let reports = copy_losses(relays).map(|(copy, lost_bytes)| CopyReport {
         name: copy.sink_name().to_owned(),
         bytes: copy.counters().bytes,
         lost_bytes,

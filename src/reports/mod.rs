@@ -202,7 +202,7 @@ impl<'c> Reports<'c> {
         match (relay.role(), end) {
             (Role::Copy, End::Delivered) => {}
             (Role::Copy, _) => {
-                let event = Event::Leg { leg: relay.sink_name(), trouble: &trouble };
+                let event = Event::Copy { copy: relay.sink_name(), trouble: &trouble };
                 self.event(Instant::now(), &event);
             }
             (role, _) if role.is_last() => {

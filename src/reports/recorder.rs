@@ -24,6 +24,8 @@ pub(crate) struct Recorder {
     started: Instant,
     history: History,
     streams: [StreamStats; 3],
+    /// Until when waits for copies have been counted: a stream waits for all of its copies at once.
+    copies_until: [Option<Instant>; 3],
 }
 
 /// A transfer that delivered bytes, for those who want to know of each.
@@ -61,6 +63,7 @@ impl Recorder {
             started,
             history: History::new(level),
             streams: Default::default(),
+            copies_until: [None; 3],
         }
     }
 
@@ -123,6 +126,13 @@ impl Recorder {
             match awaited(relay, before.operation, moved) {
                 Some(Side::Writer) if relay.role().is_first() => stats.waits.writer += waited,
                 Some(Side::Reader) if relay.role().is_last() => stats.waits.reader += waited,
+                Some(Side::Copy) => {
+                    let until = &mut self.copies_until[relay.stream() as usize];
+                    let since = until
+                        .replace(now)
+                        .map_or(before.submitted, |until| until.max(before.submitted));
+                    stats.waits.copies += now.saturating_duration_since(since);
+                }
                 _ => {}
             }
         }
@@ -130,20 +140,21 @@ impl Recorder {
     }
 }
 
-/// The two that a relay may have to wait for.
+/// Whom a relay may have to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Writer,
     Reader,
+    Copy,
 }
 
 /// For whom an operation has waited that completed just now.
 fn awaited(relay: &Relay, operation: Operation, moved: u64) -> Option<Side> {
     match operation {
         Operation::Read | Operation::Input => Some(Side::Writer),
-        Operation::Write | Operation::Drain | Operation::Tee | Operation::Mark => {
-            Some(Side::Reader)
-        }
+        Operation::Write | Operation::Drain => Some(Side::Reader),
+        // What is teed is there already.
+        Operation::Tee | Operation::Mark => Some(Side::Copy),
         // What waited for bytes took the first that came; what waited for room found the source full.
         Operation::Splice | Operation::Fill if moved >= u64::from(relay.capacity() / 2) => {
             Some(Side::Reader)

@@ -14,7 +14,7 @@ on_both_engines!(
     a_run_is_told_from_start_to_exit,
     every_chunk_is_told_or_counted,
     signals_stops_and_continues_are_told,
-    a_leg_that_fails_is_told,
+    a_copy_that_fails_is_told,
     a_reader_that_sleeps_holds_nothing_up,
     sessions_can_share_a_file,
 );
@@ -105,7 +105,7 @@ fn signals_stops_and_continues_are_told(engine: Engine) {
     assert!(signals.iter().any(|event| event["signal"] == Signal::SIGTERM as i32), "{events:?}");
 }
 
-fn a_leg_that_fails_is_told(engine: Engine) {
+fn a_copy_that_fails_is_told(engine: Engine) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("events");
     let run = Launch::nproxy(engine)
@@ -116,9 +116,9 @@ fn a_leg_that_fails_is_told(engine: Engine) {
         .finish();
     run.expect_code(0).expect_output("hello\n");
     let events = events(&path);
-    let legs = named(&events, "leg");
-    assert_eq!(legs[0]["leg"], "/dev/full", "{events:?}");
-    assert!(legs[0]["trouble"].as_str().unwrap().contains("No space left"), "{events:?}");
+    let copies = named(&events, "copy");
+    assert_eq!(copies[0]["copy"], "/dev/full", "{events:?}");
+    assert!(copies[0]["trouble"].as_str().unwrap().contains("No space left"), "{events:?}");
 }
 
 fn a_reader_that_sleeps_holds_nothing_up(engine: Engine) {
@@ -127,7 +127,7 @@ fn a_reader_that_sleeps_holds_nothing_up(engine: Engine) {
     nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
     // Nobody is there: that is told before anything runs.
     let run = Launch::nproxy(engine).arg("--events").arg(&path).args(["echo", "hello"]).finish();
-    run.expect_code(125).expect_output("").expect_one_line(&["open"]);
+    run.expect_code(125).expect_output("").expect_one_line(&["--events: cannot open"]);
     // Somebody is there, and never reads.
     let reader = fs::File::options().read(true).write(true).open(&path).unwrap();
     let run = Launch::nproxy(engine)

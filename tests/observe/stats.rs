@@ -12,6 +12,8 @@ on_both_engines!(
     every_report_fits_the_schema,
     a_report_goes_into_a_file,
     what_it_waited_for_is_told,
+    a_slow_copy_is_told,
+    what_did_not_happen_is_not_told,
     levels_decide_what_is_recorded,
 );
 
@@ -88,16 +90,18 @@ fn a_report_goes_into_a_file(engine: Engine) {
     let run = Launch::nproxy(engine).arg(&file).words("--stats=text echo hello").finish();
     run.expect_code(0).expect_silent();
     let table = fs::read_to_string(&path).unwrap();
-    assert!(table.contains("operations") && table.contains("median"), "{table}");
+    assert!(table.contains("transfers") && table.contains("median"), "{table}");
     // Nothing is run whose report could not be written.
     let nowhere = directory.path().join("no/such/directory");
     let run = Launch::nproxy(engine).arg("--stats-file").arg(nowhere).args(["echo", "x"]).finish();
-    run.expect_code(125).expect_output("").expect_one_line(&["open", "No such file"]);
+    run.expect_code(125)
+        .expect_output("")
+        .expect_one_line(&["--stats-file: cannot open", "No such file"]);
     // Nor does anything wait for somebody to read it.
     let fifo = directory.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
     let run = Launch::nproxy(engine).arg("--stats-file").arg(fifo).args(["echo", "x"]).finish();
-    run.expect_code(125).expect_output("").expect_one_line(&["open", "fifo"]);
+    run.expect_code(125).expect_output("").expect_one_line(&["--stats-file: cannot open", "fifo"]);
 }
 
 fn what_it_waited_for_is_told(engine: Engine) {
@@ -114,6 +118,37 @@ fn what_it_waited_for_is_told(engine: Engine) {
     let slow = "nproxy --stats=json peer write 8M 64K | peer read 1M --delay 60 >/dev/null";
     let (writer, reader) = waits(slow);
     assert!(reader >= 0.15 && reader > 2.0 * writer, "writer {writer}, reader {reader}");
+}
+
+/// A copy that is read late is what everything waits for, at the end and while it lasts.
+fn a_slow_copy_is_told(engine: Engine) {
+    let directory = tempfile::tempdir().unwrap();
+    let script = "mkfifo copy go; { read go <go; cat >/dev/null; } <copy &
+        NPROXY_RUNTIME_DIR=$PWD nproxy --stats=json --stats-file=report --tee copy peer write 8M 64K >/dev/null &
+        until nproxy_status | grep -q '  copy  '; do sleep 0.01; done
+        sleep 0.3; echo >go; wait $!
+        cat report >&2";
+    let status = "NPROXY_RUNTIME_DIR=$PWD nproxy --status 2>/dev/null";
+    let script = script.replace("nproxy_status", status);
+    let run = Launch::shell(engine, &script).directory(directory.path()).finish();
+    let report = run.expect_code(0).stats();
+    fits(&report);
+    let recorded = &stream(&report, "stdout")["recorded"];
+    let wait = |who: &str| recorded[format!("waited_for_{who}_seconds")].as_f64().unwrap();
+    assert!(wait("copies") >= 0.25, "{report}");
+    assert!(wait("reader") < wait("copies") / 2.0, "{report}");
+    assert_eq!(report["copies"][0]["bytes"], 8 << 20);
+}
+
+fn what_did_not_happen_is_not_told(engine: Engine) {
+    let run = Launch::nproxy(engine).words("--stats echo hello").finish();
+    run.expect_code(0).expect_output("hello\n");
+    let text = run.stderr.text();
+    assert!(text.contains("\nstdout ") && !text.contains("stderr"), "{text}");
+    for word in ["undelivered", "delivered", "lost", "OOM", "gate", "copy", "stage"] {
+        assert!(!text.contains(word), "{word} in {text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
 }
 
 fn levels_decide_what_is_recorded(engine: Engine) {

@@ -243,6 +243,15 @@ impl Teed {
         self.input == Input::Awaited
     }
 
+    /// Whether bytes wait for a copy that has no room for them.
+    pub(in crate::relay) fn awaits_copy(&self) -> bool {
+        self.copies.iter().any(|copy| {
+            copy.busy
+                && copy.on_full == OnFull::Block
+                && copy.pipe.as_ref().is_some_and(|pipe| !pipe.has_room())
+        })
+    }
+
     /// Bytes that went past each copy.
     pub(in crate::relay) fn dropped(&self) -> impl Iterator<Item = u64> {
         self.copies.iter().map(|copy| copy.dropped)
