@@ -49,7 +49,7 @@ complete -c nproxy -l progress -d 'Show a progress line on stderr' -r -f -a "aut
 always\t'Wherever stderr goes'
 never\t'Not at all'"
 complete -c nproxy -l size -d 'Expected size of the output, for a percentage' -r
-complete -c nproxy -l status -d 'List the running sessions, or the one of PID, and exit' -r
+complete -c nproxy -l status -d 'List all running sessions, or one, and exit' -r
 complete -c nproxy -l status-format -d 'How --status prints its list: text, json, prometheus' -r -f -a "text\t'A table to read'
 json\t'One JSON object'
 prometheus\t'Metrics in the text format of Prometheus'"

@@ -122,10 +122,11 @@ impl Finished {
     #[track_caller]
     pub(crate) fn leg(&self, name: impl std::fmt::Display, field: &str) -> u64 {
         let (stats, name) = (self.trailing_stats(), name.to_string());
-        let legs = stats["legs"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let found = legs.iter().find(|leg| leg["name"] == name).and_then(|leg| leg[field].as_u64());
+        let copies = stats["copies"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let found =
+            copies.iter().find(|leg| leg["name"] == name).and_then(|leg| leg[field].as_u64());
         found.unwrap_or_else(|| {
-            self.fail(&format!("expected legs[{name}].{field} in the statistics"))
+            self.fail(&format!("expected copies[{name}].{field} in the statistics"))
         })
     }
 }

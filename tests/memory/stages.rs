@@ -120,7 +120,7 @@ fn the_title_names_command_and_stage() {
     proc::until("the stage in the title", || {
         let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let title = String::from_utf8_lossy(&title);
-        (title == "nproxy: peer [pressure:60M]\0" && name() == "nproxy:pressure\n").then_some(())
+        (title == "nproxy: peer [pressure:60 MiB]\0" && name() == "nproxy:pressure\n").then_some(())
     });
     run.signal(nix::sys::signal::Signal::SIGTERM);
     run.finish().expect_signal(nix::sys::signal::Signal::SIGTERM);

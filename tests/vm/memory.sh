@@ -50,9 +50,9 @@ an_orphan_outlives_the_group() {
 }
 the_cgroup_is_what_is_watched() {
     nproxy --banner --memory-max=64M true 2>err
-    grep -q 'memory: cgroup, stages from .* of 64M' err || fail "$(cat err)"
+    grep -q 'memory: cgroup, stages from .* of 64 MiB' err || fail "$(cat err)"
     nproxy --memory-max=64M --pressure=20M peer hold 32M 0 3000 2>err
-    grep -q 'memory: pressure from 20M' err || fail "$(cat err)"
+    grep -q 'memory: pressure from 20 MiB' err || fail "$(cat err)"
 }
 a_command_that_is_not_there_leaves_no_group() {
     nproxy --memory-max=64M no-such-command 2>/dev/null
@@ -102,7 +102,7 @@ user_without_delegation() {
 }
 defaults_of_a_small_machine() {
     nproxy --banner true 2>err
-    grep -q 'memory: tree, stages from 256M, 512M, ' err || fail "$(cat err)"
+    grep -q 'memory: tree, stages from 256 MiB, 512 MiB, ' err || fail "$(cat err)"
 }
 text_off_and_on() {
     nproxy --text=strip-ansi --attention=16M --pressure=32M --critical=64M --emergency=512M \
