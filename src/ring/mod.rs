@@ -19,6 +19,7 @@ use std::time::Duration;
 
 pub use buffer::Buffer;
 pub use op::{Completion, Fd, Full, Op, Operation, Outcome, Token};
+use sync::Run;
 
 /// Which driver runs the operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +95,13 @@ impl Ring {
     /// Only if the kernel refuses the submission as such; what the operation itself meets comes with
     /// its completion.
     pub fn submit(&mut self, token: Token, op: Op) -> io::Result<()> {
-        if let Some(done) = sync::run(token, op, &mut self.driver)? {
-            self.completed.push_back(done);
-            self.calls += 1;
+        match (sync::run(token, op), &mut self.driver) {
+            (Run::Done(done), _) => {
+                self.completed.push_back(done);
+                self.calls += 1;
+            }
+            (Run::Left(op), Driver::Uring(uring)) => uring.submit(token, op)?,
+            (Run::Left(op), Driver::Epoll(epoll)) => epoll.submit(token, op),
         }
         Ok(())
     }
