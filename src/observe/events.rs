@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::status::Subject;
+
 /// Version of the fields of the events.
 const VERSION: u32 = 1;
 
@@ -113,15 +115,15 @@ pub enum Event<'a> {
 
 impl<'a> Event<'a> {
     /// The first event of a run.
-    pub fn start(
-        unix: Duration,
-        child: Option<u32>,
-        command: &'a [String],
-        engine: &'a str,
-    ) -> Event<'a> {
-        let pid = std::process::id();
-        let unix_seconds = unix.as_secs_f64();
-        Event::Start { version: VERSION, unix_seconds, pid, child, command, engine }
+    pub fn start(unix: Duration, subject: &'a Subject, engine: &'a str) -> Event<'a> {
+        Event::Start {
+            version: VERSION,
+            unix_seconds: unix.as_secs_f64(),
+            pid: subject.pid,
+            child: subject.child,
+            command: &subject.command,
+            engine,
+        }
     }
 
     /// Whether it can wait for others to be written with it.
@@ -241,12 +243,14 @@ mod tests {
     #[test]
     fn a_line_says_what_and_when() {
         let mut log = EventLog::default();
-        let command = ["printf".to_owned(), "a \"b\"\n".to_owned()];
-        log.push(Duration::ZERO, &Event::start(Duration::from_secs(5), Some(7), &command, "epoll"));
+        let command = vec!["printf".to_owned(), "a \"b\"\n".to_owned()];
+        let subject = Subject { pid: 6, child: Some(7), command };
+        log.push(Duration::ZERO, &Event::start(Duration::from_secs(5), &subject, "epoll"));
         log.push(Duration::from_micros(1_500_020), &CHUNK);
         log.push(Duration::from_secs(2), &Event::Continue);
         let lines = lines(&mut log);
         assert_eq!(lines[0]["event"], "start");
+        assert_eq!((&lines[0]["pid"], &lines[0]["child"]), (&6.into(), &7.into()));
         assert_eq!(lines[0]["command"][1], "a \"b\"\n");
         assert_eq!(lines[1]["bytes"], 65536);
         assert_eq!(lines[1]["seconds"], 1.50002);
@@ -288,8 +292,8 @@ mod tests {
     #[test]
     fn a_line_that_is_too_long_is_dropped_whole() {
         let mut log = EventLog::default();
-        let command = vec!["x".repeat(CAPACITY)];
-        log.push(Duration::ZERO, &Event::start(Duration::ZERO, None, &command, "uring"));
+        let subject = Subject { pid: 6, child: None, command: vec!["x".repeat(CAPACITY)] };
+        log.push(Duration::ZERO, &Event::start(Duration::ZERO, &subject, "uring"));
         log.push(Duration::ZERO, &Event::Continue);
         let lines = lines(&mut log);
         assert_eq!(lines[0]["events"], 1);

@@ -116,7 +116,7 @@ impl<'c> Reports<'c> {
         if let Some(events) = &mut self.events {
             let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
             let unix = unix.unwrap_or_default().saturating_sub(self.started.elapsed());
-            events.push(self.started, &Event::start(unix, child, &self.subject.command, engine));
+            events.push(self.started, &Event::start(unix, &self.subject, engine));
         }
         if self.observe.control != ControlMode::Off {
             match StatusServer::open() {
