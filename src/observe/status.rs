@@ -402,12 +402,12 @@ mod tests {
     #[test]
     fn the_table_has_no_empty_column() {
         let closed = session(&["make"]);
-        assert!(text(&[closed.clone()]).contains("OUTPUT"));
+        assert!(text(std::slice::from_ref(&closed)).contains("OUTPUT"));
         let mut open = closed.clone();
         open.memory.as_mut().unwrap().gate = "open".into();
         assert!(!text(&[open.clone()]).contains("OUTPUT"));
         let filter = SessionStatus { memory: None, ..open.clone() };
-        assert!(!text(&[filter.clone()]).contains("STAGE"));
+        assert!(!text(std::slice::from_ref(&filter)).contains("STAGE"));
         let table = text(&[open, filter]);
         assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     }

@@ -13,6 +13,8 @@ use source::{File, Module, Sources, circles};
 /// named deeper (`relay::pace`) is a room of its own. The rules behind it are in `doc/design.md`.
 const ROOMS: &[(&str, &[&str])] = &[
     ("error", &[]),
+    // Sizes and times as they are written.
+    ("units", &[]),
     // Pure: no descriptor, no system call.
     ("text", &[]),
     ("memory::policy", &[]),
@@ -23,16 +25,61 @@ const ROOMS: &[(&str, &[&str])] = &[
     // It is told a flow and a text mode; it knows neither what is configured nor why.
     ("relay", &["error", "text", "relay::pace", "ring"]),
     // Pure as well; of the relay it knows the names of streams and their counters.
-    ("observe", &["memory::policy", "relay::route"]),
-    ("memory", &["error", "memory::policy", "process::procfs"]),
+    ("observe", &["units", "memory::policy", "relay::route"]),
+    ("memory", &["error", "units", "memory::policy", "process::procfs"]),
+    // What can be chosen: plain values, the same in what is said and in what it means.
+    ("cli::choices", &["observe", "ring", "relay", "memory::policy", "text"]),
     // What can be said, and what it means.
-    ("cli", &["error", "text", "ring", "relay", "observe", "memory", "memory::policy"]),
-    ("config", &["error", "text", "ring", "relay", "observe", "memory", "memory::policy", "cli"]),
+    (
+        "cli",
+        &[
+            "error",
+            "units",
+            "cli::choices",
+            "text",
+            "ring",
+            "relay",
+            "observe",
+            "memory",
+            "memory::policy",
+        ],
+    ),
+    (
+        "config",
+        &[
+            "error",
+            "units",
+            "cli::choices",
+            "text",
+            "ring",
+            "relay",
+            "observe",
+            "memory",
+            "memory::policy",
+            "cli",
+        ],
+    ),
     ("notice", &["config", "error"]),
     // The two ends: the command and its terminal, the copies.
-    ("process", &["error", "ring", "relay", "memory", "config", "notice", "process::procfs"]),
-    ("terminal", &["error", "text", "ring", "relay", "config", "notice", "process"]),
-    ("copies", &["error", "text", "ring", "relay", "config", "notice", "process"]),
+    (
+        "process",
+        &[
+            "error",
+            "cli::choices",
+            "ring",
+            "relay",
+            "memory",
+            "config",
+            "cli::choices",
+            "notice",
+            "process::procfs",
+        ],
+    ),
+    (
+        "terminal",
+        &["error", "text", "ring", "relay", "config", "cli::choices", "notice", "process"],
+    ),
+    ("copies", &["error", "text", "ring", "relay", "config", "cli::choices", "notice", "process"]),
     // They are handed plain values.
     (
         "reports",
@@ -45,6 +92,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "memory",
             "memory::policy",
             "config",
+            "cli::choices",
+            "units",
             "notice",
             "process",
             "process::procfs",
@@ -63,6 +112,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "memory",
             "memory::policy",
             "config",
+            "cli::choices",
+            "units",
             "notice",
             "process",
             "process::procfs",
