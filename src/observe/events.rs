@@ -51,8 +51,8 @@ pub enum Event<'a> {
         stream: &'a str,
         /// How many.
         bytes: u32,
-        /// `spliced`, `brokered` or `copied`.
-        way: &'a str,
+        /// `spliced`, `brokered` or `buffered`.
+        method: &'a str,
     },
     /// A signal came for the command.
     Signal {
@@ -230,7 +230,8 @@ mod tests {
 
     use super::*;
 
-    const CHUNK: Event<'static> = Event::Chunk { stream: "stdout", bytes: 65536, way: "spliced" };
+    const CHUNK: Event<'static> =
+        Event::Chunk { stream: "stdout", bytes: 65536, method: "spliced" };
 
     fn lines(log: &mut EventLog) -> Vec<Value> {
         let mut buffer = vec![0; CAPACITY];

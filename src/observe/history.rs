@@ -1,4 +1,4 @@
-//! The last transfers of a run: when, which stream, how large, in what way. Never what was in them.
+//! The last transfers of a run: when, which stream, how large, how. Never what was in them.
 //!
 //! A ring of fixed size; what no longer fits pushes out the oldest. It costs the same after ten gigabytes
 //! as after ten kilobytes.
@@ -16,27 +16,27 @@ pub struct Record {
     /// The stream that they belong to.
     pub stream: Stream,
     /// How they moved.
-    pub way: Way,
+    pub method: Method,
 }
 
 /// How bytes moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Method {
     /// Spliced: they never left the kernel.
     Spliced,
     /// Spliced into a broker pipe, on the way to the sink.
     Brokered,
     /// Through a buffer of ours.
-    Copied,
+    Buffered,
 }
 
-impl Way {
+impl Method {
     /// The name used in reports.
     pub fn name(self) -> &'static str {
         match self {
-            Way::Spliced => "spliced",
-            Way::Brokered => "brokered",
-            Way::Copied => "copied",
+            Method::Spliced => "spliced",
+            Method::Brokered => "brokered",
+            Method::Buffered => "buffered",
         }
     }
 }
@@ -73,8 +73,8 @@ impl Level {
 
 impl Record {
     /// A transfer that completed `at` after the start of the run.
-    pub fn new(at: Duration, stream: Stream, size: u32, way: Way) -> Record {
-        Record { micros: u64::try_from(at.as_micros()).unwrap_or(u64::MAX), size, stream, way }
+    pub fn new(at: Duration, stream: Stream, size: u32, method: Method) -> Record {
+        Record { micros: u64::try_from(at.as_micros()).unwrap_or(u64::MAX), size, stream, method }
     }
 
     /// When it completed, counted from the start of the run, to the microsecond.
@@ -138,7 +138,7 @@ mod tests {
         let mut history = History::new(level);
         for size in 0..count {
             let at = Duration::from_micros(size.into());
-            history.push(Record::new(at, Stream::Stdout, size, Way::Spliced));
+            history.push(Record::new(at, Stream::Stdout, size, Method::Spliced));
         }
         history
     }
@@ -162,11 +162,11 @@ mod tests {
         let mut history = filled(Level::Full, 1500);
         history.set_level(Level::Summary);
         assert_eq!(sizes(&history), (1372..1500).collect::<Vec<u32>>());
-        history.push(Record::new(Duration::ZERO, Stream::Stderr, 7, Way::Copied));
+        history.push(Record::new(Duration::ZERO, Stream::Stderr, 7, Method::Buffered));
         assert_eq!(sizes(&history).last(), Some(&7));
         assert_eq!(sizes(&history).len(), 128);
         history.set_level(Level::Full);
-        history.push(Record::new(Duration::ZERO, Stream::Stderr, 8, Way::Copied));
+        history.push(Record::new(Duration::ZERO, Stream::Stderr, 8, Method::Buffered));
         assert_eq!(sizes(&history)[..2], [1373, 1374]);
         assert_eq!(sizes(&history)[126..], [1499, 7, 8]);
         history.set_level(Level::Off);

@@ -92,7 +92,7 @@ pub struct StreamReport {
     /// Bytes of `bytes` that never left the kernel.
     pub spliced_bytes: u64,
     /// Bytes of `bytes` that passed through a buffer.
-    pub copied_bytes: u64,
+    pub buffered_bytes: u64,
     /// Taken from the source, but refused by the sink.
     pub undelivered_bytes: u64,
     /// Since the start.
@@ -168,19 +168,19 @@ impl StreamReport {
         elapsed: Duration,
     ) -> StreamReport {
         let bytes = delivered.bytes;
-        let (mut operations, mut copied, mut undelivered) = (0, 0, 0);
+        let (mut operations, mut buffered, mut undelivered) = (0, 0, 0);
         for hop in hops {
             operations += hop.operations;
-            copied = hop.copied.max(copied);
+            buffered = hop.copied.max(buffered);
             undelivered += hop.undelivered;
         }
-        let copied = copied.min(bytes);
+        let buffered = buffered.min(bytes);
         StreamReport {
             stream: stream.name().to_owned(),
             bytes,
             operations,
-            spliced_bytes: bytes - copied,
-            copied_bytes: copied,
+            spliced_bytes: bytes - buffered,
+            buffered_bytes: buffered,
             undelivered_bytes: undelivered,
             bytes_per_second: bytes as f64 / elapsed.as_secs_f64().max(1e-9),
             lines: None,

@@ -251,10 +251,10 @@ const METRICS: [Metric; 16] = [
         figures: |session| each(session, |stream| Some(stream.bytes as f64)),
     },
     Metric {
-        name: "nproxy_stream_copied_bytes_total",
+        name: "nproxy_stream_buffered_bytes_total",
         kind: "counter",
         help: "Bytes that passed through a buffer.",
-        figures: |session| each(session, |stream| Some(stream.copied_bytes as f64)),
+        figures: |session| each(session, |stream| Some(stream.buffered_bytes as f64)),
     },
     Metric {
         name: "nproxy_stream_undelivered_bytes_total",

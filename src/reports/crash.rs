@@ -84,7 +84,7 @@ struct Transfer {
     seconds: f64,
     stream: &'static str,
     bytes: u32,
-    way: &'static str,
+    method: &'static str,
 }
 
 /// What a crash report is made from.
@@ -141,7 +141,7 @@ impl CrashReport {
             seconds: record.at().as_secs_f64(),
             stream: record.stream.name(),
             bytes: record.size,
-            way: record.way.name(),
+            method: record.method.name(),
         });
         let samples = evidence.stages.samples().map(|sample| MemorySample {
             seconds: sample.at.as_secs_f64(),

@@ -173,8 +173,8 @@ impl<'c> Reports<'c> {
     pub(crate) fn completed(&mut self, before: Before, relay: &Relay, now: Instant) {
         if let Some(delivery) = self.recorder.completed(before, relay, now) {
             let stream = delivery.stream.name();
-            let way = delivery.way.name();
-            self.event(now, &Event::Chunk { stream, bytes: delivery.size, way });
+            let method = delivery.method.name();
+            self.event(now, &Event::Chunk { stream, bytes: delivery.size, method });
         }
     }
 

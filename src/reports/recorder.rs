@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Level;
-use crate::observe::history::{History, Record, Way};
+use crate::observe::history::{History, Method, Record};
 use crate::observe::stats::StreamStats;
 use crate::relay::{Counters, Relay, Role, Stream};
 use crate::ring::{Completion, Operation};
@@ -34,7 +34,7 @@ pub(crate) struct Delivery {
     pub(crate) stream: Stream,
     /// Bytes.
     pub(crate) size: u32,
-    pub(crate) way: Way,
+    pub(crate) method: Method,
 }
 
 /// An operation as it came back from the ring, before its relay took it.
@@ -104,17 +104,17 @@ impl Recorder {
         let stats = &mut self.streams[relay.stream() as usize];
         let after = relay.counters();
         if after.operations > before.counters.operations {
-            let (size, way) = match before.operation {
-                Operation::Fill => (after.taken - before.counters.taken, Way::Brokered),
-                Operation::Write => (after.bytes - before.counters.bytes, Way::Copied),
-                _ => (after.bytes - before.counters.bytes, Way::Spliced),
+            let (size, method) = match before.operation {
+                Operation::Fill => (after.taken - before.counters.taken, Method::Brokered),
+                Operation::Write => (after.bytes - before.counters.bytes, Method::Buffered),
+                _ => (after.bytes - before.counters.bytes, Method::Spliced),
             };
             stats.transfer(at, size);
-            self.history.push(Record::new(at, relay.stream(), size as u32, way));
+            self.history.push(Record::new(at, relay.stream(), size as u32, method));
             // Of the hops of a stream, one delivers: what is told of adds up to what has arrived.
-            let delivers = relay.role().is_last() && way != Way::Brokered;
+            let delivers = relay.role().is_last() && method != Method::Brokered;
             if self.level == Level::Full && delivers {
-                delivery = Some(Delivery { stream: relay.stream(), size: size as u32, way });
+                delivery = Some(Delivery { stream: relay.stream(), size: size as u32, method });
             }
         }
         if relay.role().is_last() {

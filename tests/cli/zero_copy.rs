@@ -74,7 +74,7 @@ fn statistics_say_that_nothing_was_copied(engine: Engine) {
         run.expect_code(0).expect_stdout(payload_digest());
         run.expect(run.stats()["engine"] == engine.name(), "the engine that was asked for");
         run.expect(run.stat("stdout", "spliced_bytes") == bytes, "every byte was spliced");
-        run.expect(run.stat("stdout", "copied_bytes") == 0, "no byte was copied");
+        run.expect(run.stat("stdout", "buffered_bytes") == 0, "no byte was copied");
         let operations = run.stat("stdout", "operations");
         run.expect(
             operations > 0 && operations < bytes / 4096,

@@ -7,6 +7,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use super::schema::all_fit;
 use crate::harness::{Engine, Launch, on_both_engines};
 
 on_both_engines!(
@@ -40,6 +41,7 @@ fn faults_and_kills_leave_a_report(engine: Engine) {
         let text = fs::read_to_string(&found[0]).unwrap();
         assert!(!text.contains("payload-word") && !text.contains("environment-word"), "{text}");
         let report: Value = serde_json::from_str(&text).unwrap();
+        all_fit("crash", [&report]);
         assert_eq!((&report["version"], &report["signal"]), (&1.into(), &number.into()));
         assert_eq!(report["signal_name"], signal.as_str());
         assert_eq!(report["exit_status"], 128 + number);

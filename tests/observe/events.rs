@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use serde_json::Value;
 
+use super::schema::all_fit;
 use crate::harness::{Engine, Launch, on_both_engines, payload_bytes, payload_digest};
 use crate::proc;
 
@@ -23,7 +24,10 @@ fn events(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     // The last line may be on its way.
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    let events: Vec<Value> =
+        whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    all_fit("events", &events);
+    events
 }
 
 fn named<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {

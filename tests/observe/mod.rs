@@ -1,6 +1,8 @@
 //! Observation on the built nproxy: reports against the truth, events, the status socket, the live line, crash reports,
 //! and the tools around them. Every test that touches the relay runs on both engines.
 
+// The schemas of all reports, each test of which holds its reports against them.
+mod schema;
 // --stats and --stats-file: the figures, and the schema that describes them.
 mod stats;
 // --events: what is told, and that nobody waits for it.

@@ -1,10 +1,10 @@
 //! The report at the end agrees with what was really moved, and with its schema.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
+use super::schema::all_fit;
 use crate::harness::{Engine, Launch, on_both_engines, payload_bytes, payload_digest};
 
 on_both_engines!(
@@ -17,17 +17,9 @@ on_both_engines!(
     levels_decide_what_is_recorded,
 );
 
-fn schema() -> jsonschema::Validator {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("doc/stats.schema.json");
-    let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    jsonschema::validator_for(&schema).expect("a valid schema")
-}
-
 #[track_caller]
 fn fits(report: &Value) {
-    let schema = schema();
-    let errors: Vec<String> = schema.iter_errors(report).map(|error| error.to_string()).collect();
-    assert!(errors.is_empty(), "{errors:?} in {report}");
+    all_fit("stats", [report]);
 }
 
 fn stream<'a>(report: &'a Value, name: &str) -> &'a Value {

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::schema::all_fit;
 use crate::harness::{
     Engine, Launch, Running, need, on_both_engines, payload_bytes, payload_digest,
 };
@@ -52,6 +53,7 @@ fn status(runtime: &TempDir, flags: &str) -> String {
 
 fn sessions(runtime: &TempDir) -> Vec<Value> {
     let mut all: Value = serde_json::from_str(&status(runtime, "--status-format=json")).unwrap();
+    all_fit("status", [&all]);
     all["sessions"].as_array_mut().expect("sessions").drain(..).collect()
 }
 
