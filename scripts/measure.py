@@ -198,8 +198,8 @@ def prepare():
     resource.setrlimit(resource.RLIMIT_NPROC, (limit, hard))
 
 
-def find(program, package, install=True):
-    """Whether a peer can be run; installed from Debian if it is missing and we may."""
+def find(program, package, install=False):
+    """Whether a peer can be run; installed from Debian if it is missing and that was asked for."""
     if shutil.which(program):
         return True
     if install and os.geteuid() == 0 and shutil.which("apt-get"):

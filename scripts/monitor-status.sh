@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # monitor-status.sh: a live table of the running nproxy sessions, made from `nproxy --status`.
 set -u
+# As it is called: installed, it is nproxy-monitor-status.
+name=${0##*/}
 
 usage() {
-    cat <<'HELP'
-usage: monitor-status.sh [--interval SECONDS] [--count N] [PID]
+    cat <<HELP
+usage: $name [--interval SECONDS] [--count N] [PID]
 
-Shows the table of `nproxy --status` again and again, until interrupted.
+Shows the table of nproxy --status again and again, until interrupted.
 
   --interval SECONDS  time between two looks; default 1
   --count N           leave after N looks
@@ -17,7 +19,7 @@ HELP
 }
 
 wrong() {
-    printf 'monitor-status.sh: %s\n' "$1" >&2
+    printf '%s: %s\n' "$name" "$1" >&2
     exit 2
 }
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # nproxy-run.sh: a command under nproxy in one of a few modes, short enough for an alias.
 set -u
+# As it is called: installed, it is nproxy-run.
+name=${0##*/}
 
 usage() {
-    cat <<'HELP'
-usage: nproxy-run.sh MODE COMMAND [ARGUMENT]...
+    cat <<HELP
+usage: $name MODE COMMAND [ARGUMENT]...
 
 Runs a command under nproxy. Modes:
 
@@ -19,7 +21,7 @@ Runs a command under nproxy. Modes:
   -h, --help  this text
 
 More flags can be given in NPROXY_... variables (see nproxy --help). NPROXY names the program; default nproxy.
-In a shell: alias make='nproxy-run.sh clean make'
+In a shell: alias make='$name clean make'
 HELP
 }
 
@@ -48,7 +50,7 @@ watch)
     set -- --crash-dump "$cache/nproxy" -- "$@"
     ;;
 *)
-    printf 'nproxy-run.sh: no such mode: %s (see nproxy-run.sh --help)\n' "$mode" >&2
+    printf '%s: no such mode: %s (see %s --help)\n' "$name" "$mode" "$name" >&2
     exit 125
     ;;
 esac

@@ -80,6 +80,13 @@ impl<'c> Reports<'c> {
                 );
                 Error::os(tried, errno)
             })?;
+            if !Path::new(directory).exists() {
+                let text = format!(
+                    "--crash-dump: {} is made with the first report",
+                    directory.to_string_lossy()
+                );
+                notice::decision(config.verbosity, &text);
+            }
         }
         let events = observe.events.as_ref().map(|path| Events::open(path, started)).transpose()?;
         let command = match &config.job {

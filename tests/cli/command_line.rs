@@ -51,6 +51,35 @@ fn help_and_version_are_on_stdout() {
     }
 }
 
+/// What was asked for and will not happen is said, unless it is a habit or notices are unwanted.
+#[test]
+fn flags_without_effect_are_named() {
+    let run = |words: &str| {
+        let run = Launch::program(nproxy_path()).words(words).arg("true");
+        run.env("NPROXY_TEE_APPEND", "1").env("NPROXY_NO_SUCH", "1").finish()
+    };
+    run("").expect_code(0).expect_silent();
+    let size = ["--size has no effect without --progress"];
+    run("--size=5").expect_code(0).expect_one_line(&size);
+    run("--size=5 -q").expect_code(0).expect_silent();
+    run("--status-format=json").expect_one_line(&["--status-format", "without --status"]);
+    run("--tee-text=strip-ansi").expect_one_line(&["--tee-text", "without --tee"]);
+    run("-v").expect_code(0).expect_message(&["NPROXY_NO_SUCH: no such variable"]);
+}
+
+/// An alias can be overridden.
+#[test]
+fn the_last_of_a_flag_counts() {
+    let run = Launch::program(nproxy_path())
+        .words("-q -q --engine=warp --engine=epoll --stats --stats=json --tee-append --tee-append true")
+        .finish();
+    // A value that cannot be read is refused wherever it stands.
+    run.expect_code(125).expect_one_line(&["--engine", "warp"]);
+    let run = Launch::program(nproxy_path())
+        .words("-q -q --engine=uring --engine=epoll --stats --stats=json --tee-append true");
+    assert_eq!(run.finish().expect_code(0).stats()["engine"], "epoll");
+}
+
 #[test]
 fn the_flag_wins_over_the_environment() {
     let stats = |variable: &str, flags: &str| {

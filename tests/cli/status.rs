@@ -167,6 +167,12 @@ fn bad_command_lines() {
         "--signal-exit=maybe true",
         "--stats=xml true",
         "--engine",
+        "--linger=-1s true",
+        "--coalesce -5 true",
+        "--stats json true",
+        "--attention=50 --pressure=40 true",
+        "--memory-high=2M --memory-max=1M true",
+        "--rlimit=nofile=much true",
     ] {
         let run = Launch::program(crate::harness::nproxy_path()).words(words).finish();
         run.expect_code(125).expect_output("");

@@ -73,6 +73,11 @@ fn a_death_that_was_asked_for_leaves_none(engine: Engine) {
 }
 
 fn a_directory_that_cannot_be_used_is_told(engine: Engine) {
+    let parent = tempfile::tempdir().unwrap();
+    let missing = parent.path().join("crashes");
+    let run =
+        Launch::nproxy(engine).arg("-v").arg("--crash-dump").arg(&missing).arg("true").finish();
+    run.expect_code(0).expect_message(&["--crash-dump", "crashes is made with the first report"]);
     for (directory, why) in [("/proc/no/where", "No such file"), ("/dev/null", "Not a directory")] {
         let run =
             Launch::nproxy(engine).args(["--crash-dump", directory, "echo", "started"]).finish();

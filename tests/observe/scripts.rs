@@ -121,6 +121,14 @@ fn what_is_installed_can_be_uninstalled() {
     }
     let version = Launch::program(root.join("usr/local/bin/nproxy")).arg("--version").finish();
     version.expect_code(0);
+    for name in ["nproxy-psd", "nproxy-monitor-status", "nproxy-run"] {
+        let tool = root.join("usr/local/bin").join(name);
+        let help = Launch::program(&tool).arg("--help").finish();
+        let usage = format!("usage: {name} ");
+        help.expect(help.stdout.text().starts_with(&usage), "its installed name in the usage");
+        let wrong = Launch::program(&tool).args(["--no-such-flag", "x"]).finish();
+        wrong.expect(wrong.stderr.text().starts_with(&format!("{name}: ")), "its installed name");
+    }
     fs::write(root.join("usr/local/bin/other"), "").unwrap();
     install("--uninstall");
     let left = Launch::program("find").arg(&root).words("-not -type d").finish();
