@@ -50,7 +50,7 @@ always\t'Wherever stderr goes'
 never\t'Not at all'"
 complete -c nproxy -l size -d 'Expected size of the output, for a percentage' -r
 complete -c nproxy -l status -d 'List all running sessions, or one, and exit' -r
-complete -c nproxy -l status-format -d 'How --status prints its list: text, json, prometheus' -r -f -a "text\t'A table to read'
+complete -c nproxy -l status-format -d 'Format of --status: text, json or prometheus' -r -f -a "text\t'A table to read'
 json\t'One JSON object'
 prometheus\t'Metrics in the text format of Prometheus'"
 complete -c nproxy -l events -d 'Append what happens to a file, as lines of JSON' -r

@@ -39,7 +39,7 @@ pub struct ObserveFlags {
     #[arg(long, value_name = "PID", num_args = 0..=1, conflicts_with = "command")]
     pub status: Option<Option<u32>>,
 
-    /// How --status prints its list: text, json, prometheus
+    /// Format of --status: text, json or prometheus
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "NPROXY_STATUS_FORMAT")]
     pub status_format: StatusFormat,
 
