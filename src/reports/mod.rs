@@ -13,6 +13,8 @@ pub(crate) mod stages;
 mod stats;
 pub(crate) mod status_client;
 mod status_server;
+#[cfg(test)]
+mod tests;
 pub(crate) mod title;
 
 use std::fs::File;

@@ -9,6 +9,8 @@ mod job_control;
 mod linger;
 mod memory;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::time::Instant;
 

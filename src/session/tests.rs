@@ -1,0 +1,143 @@
+//! The relays of a run and how they are left, on real pipes and without a command.
+
+use std::io::{PipeReader, PipeWriter, Write};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::linger::{Patience, Relays};
+use super::plan::refuse_copy_onto_source;
+use crate::relay::{End, Endpoint, OnFull, Relay, Role, Route, Stream};
+use crate::ring::{Engine, Ring};
+
+const PATIENCE: Patience = Patience { on_full: OnFull::Block, asked_to_end: false };
+
+/// What the tests hold of a relay: the other ends of its two pipes.
+struct Ends {
+    writer: PipeWriter,
+    _reader: PipeReader,
+}
+
+fn endpoint(fd: impl Into<OwnedFd>) -> Endpoint {
+    Endpoint::new(fd.into()).expect("an open fd")
+}
+
+fn route(stream: Stream, role: Role) -> (Route, Ends) {
+    let ((from, writer), (reader, to)) =
+        (std::io::pipe().expect("a pipe"), std::io::pipe().expect("a pipe"));
+    let route = Route {
+        stream,
+        role,
+        source: endpoint(from),
+        sink: endpoint(to),
+        source_name: "source".into(),
+        sink_name: "sink".into(),
+        text: None,
+        copies: Vec::new(),
+    };
+    (route, Ends { writer, _reader: reader })
+}
+
+fn relays(roles: &[(Stream, Role)]) -> (Relays, Vec<Ends>, Ring) {
+    let mut ring = Ring::open(Engine::Epoll, 8).expect("a ring");
+    let (mut made, mut ends) = (Vec::new(), Vec::new());
+    for (id, (stream, role)) in roles.iter().enumerate() {
+        let (route, outer) = route(*stream, *role);
+        made.push(Relay::new(id as u8, route, None, Duration::ZERO, &mut ring).expect("a relay"));
+        ends.push(outer);
+    }
+    (Relays::new(made, Instant::now()), ends, ring)
+}
+
+/// Turns the loop until nothing completes any more at this moment.
+fn settle(relays: &mut Relays, ring: &mut Ring) {
+    for _ in 0..20 {
+        let now = Instant::now();
+        for relay in relays.iter_mut() {
+            relay.on_time(ring, now).expect("the ring");
+            relay.advance(ring, now).expect("the ring");
+        }
+        ring.wait(Some(Duration::ZERO)).expect("the ring");
+        while let Some(completion) = ring.next_completion() {
+            let number = completion.token.relay;
+            relays.completing(number, now).complete(completion, ring).expect("the ring");
+        }
+    }
+}
+
+#[test]
+fn each_end_is_reported_once_and_copies_are_counted_apart() {
+    let roles =
+        [(Stream::Stdout, Role::Only), (Stream::Stderr, Role::Only), (Stream::Stdout, Role::Copy)];
+    let (mut relays, mut ends, mut ring) = relays(&roles);
+    settle(&mut relays, &mut ring);
+    assert!(relays.new_ends().is_empty());
+    drop(ends.remove(1).writer);
+    settle(&mut relays, &mut ring);
+    assert_eq!(relays.new_ends(), [1]);
+    drop(ends);
+    settle(&mut relays, &mut ring);
+    assert_eq!((relays.new_ends(), relays.new_ends()), (vec![0, 2], vec![]));
+    assert_eq!([0, 1, 2].map(|index| relays.copy_number(index)), [None, None, Some(0)]);
+}
+
+#[test]
+fn a_silent_stream_is_left_once_all_are_silent() {
+    let (mut relays, mut ends, mut ring) =
+        relays(&[(Stream::Stdout, Role::Only), (Stream::Stderr, Role::Only)]);
+    settle(&mut relays, &mut ring);
+    let limit = Duration::from_millis(200);
+    let leave = |relays: &mut Relays, ring: &mut Ring, at| {
+        relays.leave_what_is_silent(limit, None, ring, at).expect("the ring");
+        settle(relays, ring);
+    };
+    let begin = relays.silent_since().expect("two open streams");
+    leave(&mut relays, &mut ring, begin + limit / 2);
+    assert!(relays.iter().all(|relay| relay.ended().is_none()), "too early");
+    // Unread bytes are no silence: their reader may only be slow.
+    ends[0].writer.write_all(&[b'x'; 4096]).expect("write");
+    relays.restart_silence(begin);
+    leave(&mut relays, &mut ring, begin + limit * 2);
+    assert!(relays.iter().all(|relay| relay.ended().is_none()), "bytes were on their way");
+    relays.restart_silence(begin);
+    leave(&mut relays, &mut ring, begin + limit * 4);
+    let left = |relay: &Relay| matches!(relay.ended(), Some(End::Abandoned));
+    assert!(relays.iter().all(left), "{relays:?}");
+    assert_eq!(relays[0].counters().bytes, 4096);
+    assert_eq!(relays.silent_since(), None);
+    drop(ends);
+}
+
+#[test]
+fn a_copy_that_takes_nothing_is_left_only_when_it_may_be() {
+    let (mut relays, mut ends, mut ring) = relays(&[(Stream::Stdout, Role::Copy)]);
+    settle(&mut relays, &mut ring);
+    let later = Instant::now() + Duration::from_secs(5);
+    assert_eq!(relays.deadline(PATIENCE), None, "a copy may hold the run up");
+    relays.leave_stalled_copies(PATIENCE, &mut ring, later).expect("the ring");
+    assert!(relays[0].ended().is_none());
+    let dropping = Patience { on_full: OnFull::Drop, ..PATIENCE };
+    assert!(relays.deadline(dropping).is_some_and(|at| at < later));
+    relays.leave_stalled_copies(dropping, &mut ring, later).expect("the ring");
+    assert!(matches!(relays[0].ended(), Some(End::Stopped)));
+    drop(ends.pop());
+}
+
+#[test]
+fn a_file_is_not_copied_onto_itself() {
+    let directory = tempfile::tempdir().expect("directory");
+    let file = |name: &str| {
+        let path = directory.path().join(name);
+        endpoint(
+            std::fs::File::options().read(true).append(true).create(true).open(path).expect(name),
+        )
+    };
+    let ((mut stdin, _one), (mut copy, _two)) =
+        (route(Stream::Stdin, Role::Only), route(Stream::Stdout, Role::Copy));
+    (stdin.source, copy.sink) = (file("a"), file("b"));
+    assert!(
+        refuse_copy_onto_source(std::slice::from_ref(&stdin), std::slice::from_ref(&copy)).is_ok()
+    );
+    copy.sink = file("a");
+    let refused = refuse_copy_onto_source(&[stdin], &[copy]).expect_err("one file");
+    assert_eq!(refused.to_string(), "copy to sink: it is what stdin reads");
+}
