@@ -27,7 +27,7 @@ pub struct MemoryFlags {
 
     /// Set a resource limit such as nofile=1024; repeatable
     ///
-    /// LIMIT is NAME=SOFT[:HARD], with the names of getrlimit(2): `as=2G:unlimited` sets a soft limit of 2 GiB on the
+    /// LIMIT is `NAME=SOFT[:HARD]`, with the names of getrlimit(2): `as=2G:unlimited` sets a soft limit of 2 GiB on the
     /// address space and no hard one.
     #[arg(long, value_name = "LIMIT", env = "NPROXY_RLIMIT")]
     pub rlimit: Vec<String>,
