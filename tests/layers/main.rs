@@ -16,6 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Sizes and times as they are written.
     ("units", &[]),
     // Pure: no descriptor, no system call.
+    ("units", &[]),
     ("text", &[]),
     ("memory::policy", &[]),
     ("relay::pace", &[]),
@@ -105,6 +106,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "session",
         &[
             "error",
+            "units",
             "text",
             "ring",
             "relay",
@@ -128,7 +130,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that touch nothing outside of the process.
-const PURE: &[&str] = &["text", "memory::policy", "relay::pace", "observe"];
+const PURE: &[&str] = &["units", "text", "memory::policy", "relay::pace", "observe"];
 
 /// What stands for the outside: crates, and modules of `std`.
 const OUTSIDE: &[&str] = &["nix", "libc", "rustix", "io_uring"];
