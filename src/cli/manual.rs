@@ -49,7 +49,7 @@ pub const EXAMPLES: [(&str, &str); 7] = [
 pub const EXIT_STATUS: [(&str, &str); 4] = [
     (
         "the command's",
-        "If a signal killed the command, nproxy dies by the same signal (see --signal-exit). A filter ends with 0, or by SIGPIPE as cat does when its reader leaves too early.",
+        "If a signal killed the command, nproxy dies by the same signal (see --signal-exit). A filter ends with 0, also when its reader leaves while nothing is on its way; with bytes on their way it then ends by SIGPIPE, as cat does.",
     ),
     ("125", "nproxy itself failed, or bytes could not be delivered"),
     ("126", "The command was found but cannot be executed"),

@@ -35,7 +35,8 @@ pub struct ObserveFlags {
 
     /// List all running sessions, or one, and exit
     ///
-    /// PID is nproxy's own, as the list shows it.     /// Each session answers on a socket in $NPROXY_RUNTIME_DIR, $XDG_RUNTIME_DIR or /tmp.
+    /// PID is nproxy's own, as the list shows it. Each session answers on a socket in $NPROXY_RUNTIME_DIR,
+    /// $XDG_RUNTIME_DIR or /tmp.
     #[arg(long, value_name = "PID", num_args = 0..=1, conflicts_with = "command")]
     pub status: Option<Option<u32>>,
 

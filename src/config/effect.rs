@@ -1,7 +1,7 @@
 //! Flags that were given and do nothing in this run: what was meant by them will not happen, so it is said.
 
 use crate::cli::Cli;
-use crate::cli::choices::{MonitorMode, ProgressMode, TextMode};
+use crate::cli::choices::{ProgressMode, TextMode};
 
 /// Flags that need something, whether it is there, and how its absence is told.
 struct Need {
@@ -10,7 +10,7 @@ struct Need {
     otherwise: &'static str,
 }
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 6] = [
     Need {
         flags: &["tee-append", "tee-text", "tee-streams", "tee-full", "tee-strict"],
         is_met: |cli| !cli.copies.tee.is_empty(),
@@ -41,17 +41,16 @@ const NEEDS: [Need; 8] = [
         otherwise: "without --status",
     },
     Need {
-        flags: &["pty", "stdin", "linger", "signal-exit", "group", "crash-dump"],
-        is_met: |cli| !cli.command.is_empty(),
-        otherwise: "without a command",
-    },
-    Need {
-        flags: &["monitor", "memory-high", "memory-max", "rlimit", "banner"],
-        is_met: |cli| !cli.command.is_empty(),
-        otherwise: "without a command",
-    },
-    Need {
         flags: &[
+            "pty",
+            "stdin",
+            "linger",
+            "signal-exit",
+            "group",
+            "memory-max",
+            "memory-high",
+            "rlimit",
+            "monitor",
             "attention",
             "pressure",
             "critical",
@@ -60,9 +59,11 @@ const NEEDS: [Need; 8] = [
             "gate",
             "degrade",
             "memlog",
+            "banner",
+            "crash-dump",
         ],
-        is_met: |cli| !cli.command.is_empty() && cli.memory.monitor != MonitorMode::Off,
-        otherwise: "where no memory is watched",
+        is_met: |cli| !cli.command.is_empty(),
+        otherwise: "without a command",
     },
 ];
 
@@ -70,8 +71,12 @@ const NEEDS: [Need; 8] = [
 pub(super) fn remarks(cli: &Cli) -> Vec<String> {
     let mut remarks = Vec::new();
     for need in NEEDS.iter().filter(|need| !(need.is_met)(cli)) {
-        for flag in need.flags.iter().filter(|flag| cli.given.contains(flag)) {
-            remarks.push(format!("--{flag} has no effect {}", need.otherwise));
+        let given = need.flags.iter().filter(|flag| cli.given.contains(flag));
+        let given: Vec<String> = given.map(|flag| format!("--{flag}")).collect();
+        match given.len() {
+            0 => {}
+            1 => remarks.push(format!("{} has no effect {}", given[0], need.otherwise)),
+            _ => remarks.push(format!("{} have no effect {}", given.join(", "), need.otherwise)),
         }
     }
     if cli.given.contains("tee") && cli.copies.tee.iter().any(|target| target == "-") {
@@ -112,7 +117,7 @@ mod tests {
             ("--tee-text=transform --line-numbers true", "--line-numbers"),
             ("--text-streams=stderr true", "--text-streams"),
             ("--pty=always", "--pty"),
-            ("--monitor=off --attention=5M true", "--attention"),
+            ("--attention=5M --gate=off", "--attention, --gate have no effect"),
             ("--tee - true", "--tee -"),
         ] {
             assert!(
@@ -132,7 +137,7 @@ mod tests {
             "--progress --size=5 true",
             "--status --status-format=json",
             "--tee ./- true",
-            "--attention=5M --pty=always true",
+            "--monitor=off --attention=5M --pty=always true",
         ] {
             assert_eq!(said(line), [""; 0], "{line}");
         }
