@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::harness::patience::Patience;
 use crate::payload::{CHUNK, Digest, Hasher};
 use crate::proc;
 
@@ -79,15 +80,19 @@ impl Capture {
         Captured { digest: state.0.digest(), head: state.1.clone() }
     }
 
-    /// Everything, once the writers are gone; nothing if they are not by `deadline`.
+    /// Everything, once the writers are gone; nothing if they are not by `deadline`, and get nowhere.
     pub(crate) fn finish(&self, deadline: Instant) -> Option<Captured> {
-        match self.ended.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(result) => result.expect("reading a program's output"),
-            // The end was taken note of before.
-            Err(RecvTimeoutError::Disconnected) => {}
-            Err(RecvTimeoutError::Timeout) => return None,
+        let mut patience = Patience::until(deadline);
+        loop {
+            match self.ended.recv_timeout(Duration::from_millis(100)) {
+                Ok(result) => result.expect("reading a program's output"),
+                // The end was taken note of before.
+                Err(RecvTimeoutError::Disconnected) => {}
+                Err(RecvTimeoutError::Timeout) if patience.lasts() => continue,
+                Err(RecvTimeoutError::Timeout) => return None,
+            }
+            return Some(self.so_far());
         }
-        Some(self.so_far())
     }
 
     /// Waits until the beginning holds `text` at least `times` times.

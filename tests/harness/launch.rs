@@ -1,6 +1,7 @@
 //! Starting programs. Every process is bounded in time: what is still running at its limit is named in the
 //! failure and killed, together with all that it started.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
@@ -14,9 +15,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::capture::{Capture, Captured};
+use crate::harness::patience::{self, Patience};
 use crate::harness::{Engine, nproxy_path, peer_path, time_limit};
 use crate::outcome::Finished;
 use crate::proc;
+
+/// A variable by which a program is known as started by this test, with all that it starts.
+pub(crate) fn mark() -> (&'static str, String) {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let value = format!("{}.{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+    patience::follow(&format!("NPROXY_TEST_RUN={value}"));
+    ("NPROXY_TEST_RUN", value)
+}
 
 /// A program about to be started. stdin is /dev/null, stdout and stderr are captured, unless said otherwise.
 pub(crate) struct Launch {
@@ -30,12 +40,8 @@ pub(crate) struct Launch {
 
 impl Launch {
     pub(crate) fn program(program: impl AsRef<OsStr>) -> Launch {
-        static RUNS: AtomicU32 = AtomicU32::new(0);
-        let tag = format!(
-            "NPROXY_TEST_RUN={}.{}",
-            std::process::id(),
-            RUNS.fetch_add(1, Ordering::Relaxed)
-        );
+        let (name, value) = mark();
+        let tag = format!("{name}={value}");
         let program = program.as_ref();
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
@@ -49,7 +55,6 @@ impl Launch {
         // Root's directories, when the suite runs as somebody else, would turn "not found" into "not allowed".
         let searchable = std::env::split_paths(&inherited).filter(|path| path.read_dir().is_ok());
         let path = std::env::join_paths(own.into_iter().chain(searchable)).expect("PATH");
-        let (name, value) = tag.split_once('=').expect("tag has a value");
         command.env("PATH", path).env("LC_ALL", "C").env(name, value).stdin(Stdio::null());
         Launch {
             command,
@@ -151,9 +156,9 @@ impl Launch {
         Running {
             child,
             what,
-            tag: self.tag,
+            tag: HashSet::from([self.tag]),
             started,
-            deadline: started + self.limit,
+            patience: Patience::new(self.limit),
             stdout,
             stderr,
             reaped: false,
@@ -170,9 +175,9 @@ impl Launch {
 pub(crate) struct Running {
     child: Child,
     what: String,
-    tag: String,
+    tag: HashSet<String>,
     started: Instant,
-    deadline: Instant,
+    patience: Patience,
     pub(crate) stdout: Option<Capture>,
     pub(crate) stderr: Option<Capture>,
     reaped: bool,
@@ -210,7 +215,7 @@ impl Running {
         let status = loop {
             match self.child.try_wait().expect("wait") {
                 Some(status) => break status,
-                None if Instant::now() >= self.deadline => self.expire("still running"),
+                None if !self.patience.lasts() => self.expire("still running"),
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
         };
@@ -219,7 +224,7 @@ impl Running {
         let mut captured = [self.stdout.take(), self.stderr.take()].map(|capture| match capture {
             None => Captured::default(),
             Some(capture) => capture
-                .finish(self.deadline.max(Instant::now() + Duration::from_secs(5)))
+                .finish(self.patience.end().max(Instant::now() + Duration::from_secs(5)))
                 .unwrap_or_else(|| self.expire("ended, but somebody still holds its output")),
         });
         let [stdout, stderr] = [std::mem::take(&mut captured[0]), std::mem::take(&mut captured[1])];

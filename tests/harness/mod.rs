@@ -4,6 +4,7 @@ pub(crate) mod capture;
 pub(crate) mod ends;
 mod launch;
 pub(crate) mod outcome;
+pub(crate) mod patience;
 pub(crate) mod proc;
 pub(crate) mod terminal;
 
@@ -16,7 +17,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-pub(crate) use self::launch::{Launch, Running};
+pub(crate) use self::launch::{Launch, Running, mark};
 use crate::payload::Digest;
 
 /// The two drivers of the ring. Whatever touches the relay is tested on both.
@@ -105,7 +106,8 @@ pub(crate) fn payload_digest() -> Digest {
     *DIGEST.get_or_init(|| Digest::of_payload(payload_bytes(), 1))
 }
 
-/// How long one program may take: generous, because a whole suite shares the machine, and longer for more payload.
+/// How long one program may take, unless it still gets somewhere: generous, because a whole suite shares the machine, and
+/// longer for more payload.
 pub(crate) fn time_limit() -> Duration {
     Duration::from_secs(60) + Duration::from_millis(payload_bytes() >> 14)
 }

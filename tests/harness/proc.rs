@@ -1,12 +1,15 @@
 //! What the kernel says about other processes, through /proc, and waiting until it says something else.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::harness::patience::Patience;
 use crate::harness::time_limit;
 
-/// Waits, in small steps, until `condition` gives something; fails with `what` if it never does.
+/// Waits, in small steps, until `condition` gives something; fails with `what` if it does not, and the programs of this
+/// test get nowhere.
 #[track_caller]
 pub(crate) fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     until_or(what, condition, String::new)
@@ -19,12 +22,12 @@ pub(crate) fn until_or<T>(
     mut condition: impl FnMut() -> Option<T>,
     otherwise: impl Fn() -> String,
 ) -> T {
-    let deadline = Instant::now() + time_limit() / 2;
+    let mut patience = Patience::new(time_limit() / 2);
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}; there is: {}", otherwise());
+        assert!(patience.lasts(), "waited in vain for {what}; there is: {}", otherwise());
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -34,12 +37,14 @@ fn numbers_in(directory: &str) -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Live processes (no zombies, which have no environment any more) that were started with `variable` (NAME=VALUE).
-pub(crate) fn with_environment(variable: &str) -> Vec<i32> {
+/// Live processes (no zombies, which have no environment any more) that were started with one of `variables`
+/// (NAME=VALUE).
+pub(crate) fn with_environment(variables: &HashSet<String>) -> Vec<i32> {
+    let is_one = |entry: &[u8]| str::from_utf8(entry).is_ok_and(|entry| variables.contains(entry));
     let mut pids = numbers_in("/proc");
     pids.retain(|pid| {
         fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|all| all.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes()))
+            .is_ok_and(|all| all.split(|byte| *byte == 0).any(is_one))
     });
     pids
 }
@@ -57,20 +62,27 @@ pub(crate) fn command_line(pid: i32) -> String {
     }
 }
 
-/// The fields of /proc/PID/stat from the third (state) on: the second may hold anything, blanks included.
-fn stat(pid: i32) -> Option<Vec<String>> {
-    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// The fields of /proc/WHICH/stat from the third (state) on: the second may hold anything, blanks included.
+fn stat(which: &str) -> Option<Vec<String>> {
+    let line = fs::read_to_string(format!("/proc/{which}/stat")).ok()?;
     let rest = line.rsplit_once(") ")?.1;
     Some(rest.split_ascii_whitespace().map(str::to_owned).collect())
 }
 
 /// The state letter, `X` for a process that is gone.
 pub(crate) fn state(pid: i32) -> char {
-    stat(pid).and_then(|fields| fields[0].chars().next()).unwrap_or('X')
+    stat(&pid.to_string()).and_then(|fields| fields[0].chars().next()).unwrap_or('X')
+}
+
+/// Whether no thread of a process runs, or would if a processor were free.
+pub(crate) fn sleeps(pid: i32) -> bool {
+    let awake =
+        |task: i32| stat(&format!("{pid}/task/{task}")).is_some_and(|fields| fields[0] == "R");
+    !numbers_in(&format!("/proc/{pid}/task")).into_iter().any(awake)
 }
 
 pub(crate) fn parent(pid: i32) -> Option<i32> {
-    stat(pid)?[1].parse().ok()
+    stat(&pid.to_string())?[1].parse().ok()
 }
 
 /// Children of a process, zombies included.
@@ -134,13 +146,25 @@ pub(crate) fn busy_workers(pid: i32) -> Vec<String> {
 /// CPU time of all threads of a process.
 #[track_caller]
 pub(crate) fn cpu_time(pid: i32) -> Duration {
-    let tasks = numbers_in(&format!("/proc/{pid}/task"));
-    assert!(!tasks.is_empty(), "no CPU figure: {}", describe(pid));
-    let nanoseconds = |task: i32| -> Option<u64> {
+    let times = schedule(pid);
+    assert!(!times.is_empty(), "no CPU figure: {}", describe(pid));
+    times.into_iter().map(|[ran, _]| ran).sum()
+}
+
+/// The time in which all threads of a process ran, or would have if a processor had been free. Nothing if it is gone.
+pub(crate) fn time_wanted(pid: i32) -> Duration {
+    schedule(pid).into_iter().flatten().sum()
+}
+
+/// How long each thread of a process has run, and waited for a processor.
+fn schedule(pid: i32) -> Vec<[Duration; 2]> {
+    let tasks = numbers_in(&format!("/proc/{pid}/task")).into_iter();
+    let times = |task: i32| {
         let line = fs::read_to_string(format!("/proc/{pid}/task/{task}/schedstat")).ok()?;
-        line.split_ascii_whitespace().next()?.parse().ok()
+        let mut numbers = line.split_ascii_whitespace().map_while(|word| word.parse().ok());
+        Some([numbers.next()?, numbers.next()?].map(Duration::from_nanos))
     };
-    Duration::from_nanos(tasks.into_iter().filter_map(nanoseconds).sum())
+    tasks.filter_map(times).collect()
 }
 
 /// Bytes that the process's finished writes have given away.

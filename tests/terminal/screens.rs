@@ -1,5 +1,6 @@
 //! The same keys to the bare program and to the wrapped one, in a terminal emulator: the screens are the same.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,23 +8,29 @@ use std::time::{Duration, Instant};
 
 use tempfile::tempdir;
 
-use crate::harness::{Engine, need, nproxy_path, on_both_engines};
+use crate::harness::{Engine, mark, need, nproxy_path, on_both_engines};
+use crate::proc;
 
 on_both_engines![editor, pager, pager_behind_a_pipe, interpreter, shell];
 
-/// How long a screen has to be the same for it to be the answer to a key.
+/// How long a screen has to be the same, and all programs behind it asleep, for it to be the answer to a key.
 const SETTLED: Duration = Duration::from_millis(400);
+
+/// How often in a row they have to be found asleep.
+const AT_REST: usize = 3;
 
 /// A tmux server of its own, with one window.
 struct Window {
     socket: PathBuf,
+    /// The variable that its programs are known by.
+    mark: (&'static str, String),
 }
 
 impl Window {
     fn open(engine: Engine, directory: &Path, wrapper: &str) -> Window {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let window = Window { socket: directory.join(format!("tmux-{number}")) };
+        let window = Window { socket: directory.join(format!("tmux-{number}")), mark: mark() };
         let bin = nproxy_path().parent().expect("directory of nproxy").display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         let shell = format!(
@@ -43,6 +50,7 @@ impl Window {
             .arg(&self.socket)
             .args(words)
             .env_remove("TMUX")
+            .env(self.mark.0, &self.mark.1)
             .output()
             .expect("tmux");
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -53,30 +61,33 @@ impl Window {
         text + &self.tmux(&["display-message", "-p", "#{cursor_x},#{cursor_y} #{alternate_on}"])
     }
 
-    /// The screen once it has come to rest.
-    fn settled(&self) -> String {
-        let started = Instant::now();
-        let mut last = (self.screen(), Instant::now());
-        while last.1.elapsed() < SETTLED && started.elapsed() < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(50));
-            let now = self.screen();
-            if now != last.0 {
-                last = (now, Instant::now());
-            }
-        }
-        last.0
+    /// The screen once it `fits` and has come to rest: it stays the same, and nobody runs who could change it, or would
+    /// run if a processor were free.
+    #[track_caller]
+    fn settled(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
+        let mut last = (String::new(), Instant::now(), 0);
+        proc::until_or(
+            what,
+            || {
+                std::thread::sleep(Duration::from_millis(20));
+                let now = self.screen();
+                if now != last.0 {
+                    last = (now, Instant::now(), 0);
+                }
+                last.2 = if self.is_at_rest() { last.2 + 1 } else { 0 };
+                let settled = last.1.elapsed() >= SETTLED && last.2 >= AT_REST;
+                (settled && fits(&last.0)).then(|| last.0.clone())
+            },
+            || self.screen(),
+        )
     }
 
-    /// The same, but not before `expected` is there.
-    #[track_caller]
-    fn settled_with(&self, expected: &str) -> String {
-        let waited = || format!("{expected:?} on the screen");
-        crate::proc::until_or(
-            &waited(),
-            || self.screen().contains(expected).then_some(()),
-            || self.screen(),
-        );
-        self.settled()
+    /// Whether everything in the window sleeps; tmux itself is kept awake by being asked.
+    fn is_at_rest(&self) -> bool {
+        let programs = HashSet::from([format!("{}={}", self.mark.0, self.mark.1)]);
+        let programs = proc::with_environment(&programs).into_iter();
+        let mut programs = programs.filter(|pid| !proc::command_line(*pid).starts_with("tmux"));
+        programs.all(proc::sleeps)
     }
 }
 
@@ -92,40 +103,47 @@ enum Step<'s> {
     Size(&'s str, &'s str, &'s str),
 }
 
+impl Step<'_> {
+    /// Takes the step, and gives the screen that is there then.
+    #[track_caller]
+    fn take(&self, window: &Window, what: &str, fits: impl Fn(&str) -> bool) -> String {
+        let expected = match self {
+            Step::Keys(keys, expected) => {
+                window.tmux(&[&["send-keys"], *keys].concat());
+                expected
+            }
+            Step::Size(columns, rows, expected) => {
+                window.tmux(&["resize-window", "-x", columns, "-y", rows]);
+                expected
+            }
+        };
+        window.settled(&format!("{expected:?} in {what}"), |screen| {
+            screen.contains(expected) && fits(screen)
+        })
+    }
+}
+
 /// Runs the steps bare and wrapped, and compares the screen after each.
 #[track_caller]
 fn compare(engine: Engine, steps: &[Step<'_>]) {
     if !need(&["tmux", "-V"]) {
         return;
     }
-    let shots: Vec<Vec<String>> = ["env", "nproxy"]
-        .into_iter()
-        .map(|wrapper| {
-            let directory = tempdir().expect("directory");
-            let lines: String = (1..200).map(|line| format!("line {line} of the file\n")).collect();
-            std::fs::write(directory.path().join("file"), lines).expect("file");
-            let window = Window::open(engine, directory.path(), wrapper);
-            window.settled_with(">");
-            steps
-                .iter()
-                .map(|step| {
-                    let expected = match step {
-                        Step::Keys(keys, expected) => {
-                            window.tmux(&[&["send-keys"], *keys].concat());
-                            expected
-                        }
-                        Step::Size(columns, rows, expected) => {
-                            window.tmux(&["resize-window", "-x", columns, "-y", rows]);
-                            expected
-                        }
-                    };
-                    window.settled_with(expected)
-                })
-                .collect()
-        })
-        .collect();
-    for (number, (bare, wrapped)) in shots[0].iter().zip(&shots[1]).enumerate() {
-        assert!(bare == wrapped, "step {number}\nbare:\n{bare}\nwrapped:\n{wrapped}");
+    let open = |wrapper: &str| {
+        let directory = tempdir().expect("directory");
+        let lines: String = (1..200).map(|line| format!("line {line} of the file\n")).collect();
+        std::fs::write(directory.path().join("file"), lines).expect("file");
+        let window = Window::open(engine, directory.path(), wrapper);
+        window.settled("the prompt", |screen| screen.contains('>'));
+        (window, directory)
+    };
+    let (bare, _directory) = open("env");
+    let shots: Vec<_> =
+        steps.iter().map(|step| step.take(&bare, "the bare program's screen", |_| true)).collect();
+    let (wrapped, _directory) = open("nproxy");
+    for (number, (step, shot)) in steps.iter().zip(&shots).enumerate() {
+        let what = format!("step {number}, where the bare program's screen was\n{shot}\n");
+        step.take(&wrapped, &what, |screen| screen == shot);
     }
 }
 

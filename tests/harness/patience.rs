@@ -1,0 +1,83 @@
+//! How long a test waits: not for a time, but for as long as what it has started gets anywhere. On a machine that is busy
+//! with something else everything takes longer, and nothing is wrong.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use crate::proc;
+
+/// How often the programs are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Beyond its limit a wait goes on for as long as the programs' last progress is no longer ago than this.
+const STALLED: Duration = Duration::from_secs(15);
+
+/// A program that is always busy, such as a loop in a shell, gets anywhere for ever: after so many limits it has had its
+/// time.
+const LIMITS: u32 = 8;
+
+/// The share of the time in which programs run, or wait for a processor, that counts as progress. nproxy's own looks at
+/// memory take less.
+const SHARE: u32 = 50;
+
+thread_local! {
+    /// What marks the programs that this thread, which is one test, has started.
+    static RUNS: RefCell<HashSet<String>> = RefCell::default();
+}
+
+/// Takes note that programs with `variable` (NAME=VALUE) in their environment are this test's.
+pub(crate) fn follow(variable: &str) {
+    RUNS.with_borrow_mut(|runs| runs.insert(variable.to_owned()));
+}
+
+/// One wait.
+pub(crate) struct Patience {
+    began: Instant,
+    limit: Duration,
+    looked: Instant,
+    progress: Instant,
+    /// Time that each process had run or waited for a processor.
+    seen: HashMap<i32, Duration>,
+}
+
+impl Patience {
+    /// A wait that takes less than `limit`, unless the machine is busy.
+    pub(crate) fn new(limit: Duration) -> Patience {
+        let now = Instant::now();
+        Patience { began: now, limit, looked: now, progress: now, seen: HashMap::new() }
+    }
+
+    /// The same up to a point in time.
+    pub(crate) fn until(deadline: Instant) -> Patience {
+        Patience::new(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// When it is over, unless the machine is busy.
+    pub(crate) fn end(&self) -> Instant {
+        self.began + self.limit
+    }
+
+    /// Whether to wait on.
+    pub(crate) fn lasts(&mut self) -> bool {
+        let now = Instant::now();
+        if now - self.looked >= LOOK {
+            self.look(now);
+        }
+        let waited = now - self.began;
+        waited < self.limit || (now - self.progress < STALLED && waited < self.limit * LIMITS)
+    }
+
+    fn look(&mut self, now: Instant) {
+        let processes = RUNS.with_borrow(|runs| proc::with_environment(runs));
+        let mut busy = Duration::ZERO;
+        for pid in processes {
+            let time = proc::time_wanted(pid);
+            busy += time.saturating_sub(self.seen.insert(pid, time).unwrap_or_default());
+        }
+        if busy * SHARE >= now - self.looked {
+            self.progress = now;
+        }
+        self.looked = now;
+    }
+}
