@@ -35,7 +35,8 @@ on_both_engines![
     memory_after_much_and_after_little,
 ];
 
-/// The pipelines end at once, in silence, with the statuses that they have without nproxy.
+/// The pipelines end at once, in silence, with the statuses that they have without nproxy; but a filter before the reader
+/// ends with 0 if nothing was on its way when that left, however soon the next byte would have come.
 fn heads(engine: Engine) {
     let cases = [
         ("yes | head -n 1", "nproxy yes | head -n 1"),
@@ -49,19 +50,23 @@ fn heads(engine: Engine) {
         ("yes | cat | head -n 1", "nproxy yes | nproxy | head -n 1"),
         ("yes | cat | head -n 1", "yes | nproxy --stdin=relay cat | head -n 1"),
     ];
-    for (bare, relayed) in cases {
+    for (bare, pipeline) in cases {
         let run = |pipeline: &str| {
             Launch::shell(engine, &format!("{pipeline}; echo ${{PIPESTATUS[@]}}"))
                 .limit(Duration::from_secs(20))
                 .finish()
         };
-        let (bare, relayed) = (run(bare), run(relayed));
-        relayed.expect_silent().expect_output(&bare.stdout.text());
+        let (bare, relayed) = (run(bare), run(pipeline));
+        let (expected, got) = (bare.stdout.text(), relayed.stdout.text());
+        let idle =
+            pipeline.contains("| nproxy |").then(|| expected.replace("141 141 0", "141 0 0"));
+        relayed.expect_silent();
+        relayed.expect(got == expected || Some(got) == idle, &format!("expected {expected:?}"));
         relayed.expect(relayed.elapsed < Duration::from_secs(5), "ends at once");
     }
 }
 
-/// The reader leaves while nothing flows: a filter learns it without a next byte, and ends as cat would.
+/// The reader leaves while nothing flows: a filter learns it without a next byte, and ends with 0, for nothing was lost.
 fn reader_leaves_an_idle_filter(engine: Engine) {
     let (source, mut keyboard) = std::io::pipe().expect("pipe");
     let (reader, writer) = std::io::pipe().expect("pipe");
@@ -70,7 +75,7 @@ fn reader_leaves_an_idle_filter(engine: Engine) {
     read_exactly(reader, b"a\n");
     let left = Instant::now();
     let run = filter.finish();
-    run.expect_signal(Signal::SIGPIPE).expect_silent();
+    run.expect_code(0).expect_silent();
     run.expect(left.elapsed() < Duration::from_secs(5), "ends at once");
     drop(keyboard);
 }
@@ -81,7 +86,7 @@ fn reader_leaves_a_filter_that_never_moved(engine: Engine) {
     let (reader, writer) = std::io::pipe().expect("pipe");
     let filter = Launch::nproxy(engine).stdin(source).stdout(writer).start();
     drop(reader);
-    filter.finish().expect_signal(Signal::SIGPIPE).expect_silent();
+    filter.finish().expect_code(0).expect_silent();
     drop(keyboard);
 }
 
