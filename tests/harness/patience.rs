@@ -35,6 +35,8 @@ pub(crate) fn follow(variable: &str) {
 pub(crate) struct Patience {
     began: Instant,
     limit: Duration,
+    look_every: Duration,
+    stalled: Duration,
     looked: Instant,
     progress: Instant,
     /// Time that each process had run or waited for a processor.
@@ -44,8 +46,20 @@ pub(crate) struct Patience {
 impl Patience {
     /// A wait that takes less than `limit`, unless the machine is busy.
     pub(crate) fn new(limit: Duration) -> Patience {
+        Patience::with(limit, LOOK, STALLED)
+    }
+
+    fn with(limit: Duration, look_every: Duration, stalled: Duration) -> Patience {
         let now = Instant::now();
-        Patience { began: now, limit, looked: now, progress: now, seen: HashMap::new() }
+        Patience {
+            began: now,
+            limit,
+            look_every,
+            stalled,
+            looked: now,
+            progress: now,
+            seen: HashMap::new(),
+        }
     }
 
     /// The same up to a point in time.
@@ -61,15 +75,15 @@ impl Patience {
     /// Whether to wait on.
     pub(crate) fn lasts(&mut self) -> bool {
         let now = Instant::now();
-        if now - self.looked >= LOOK {
+        if now - self.looked >= self.look_every {
             self.look(now);
         }
         let waited = now - self.began;
-        waited < self.limit || (now - self.progress < STALLED && waited < self.limit * LIMITS)
+        waited < self.limit || (now - self.progress < self.stalled && waited < self.limit * LIMITS)
     }
 
     fn look(&mut self, now: Instant) {
-        let processes = RUNS.with_borrow(|runs| proc::with_environment(runs));
+        let processes = RUNS.with_borrow(proc::with_environment);
         let mut busy = Duration::ZERO;
         for pid in processes {
             let time = proc::time_wanted(pid);
@@ -80,4 +94,26 @@ impl Patience {
         }
         self.looked = now;
     }
+}
+
+/// How many limits long a wait beside this program is.
+fn limits_beside(program: &[&str]) -> f64 {
+    let limit = Duration::from_secs(1);
+    let _run = crate::harness::Launch::program(program[0]).args(&program[1..]).start();
+    let mut patience = Patience::with(limit, Duration::from_millis(50), Duration::from_millis(250));
+    while patience.lasts() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    patience.began.elapsed().as_secs_f64() / limit.as_secs_f64()
+}
+
+#[test]
+fn a_program_that_sleeps_has_one_limit() {
+    assert!((1.0..4.0).contains(&limits_beside(&["sleep", "60"])));
+}
+
+#[test]
+fn a_program_that_gets_somewhere_has_more_but_not_for_ever() {
+    let limits = limits_beside(&["sh", "-c", "while :; do :; done"]);
+    assert!(limits >= f64::from(LIMITS), "{limits}");
 }
