@@ -16,7 +16,6 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Sizes and times as they are written.
     ("units", &[]),
     // Pure: no descriptor, no system call.
-    ("units", &[]),
     ("text", &[]),
     ("memory::policy", &[]),
     ("relay::pace", &[]),
