@@ -1,0 +1,327 @@
+//! What there is to ship of one path, and what of it has been shipped: the directory on one side, the cursor on the
+//! other.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::config::Shipped;
+use crate::cursor::{Cursor, Known, Record};
+use crate::directory::{Form, Found, scan};
+use crate::notice::{Failure, Trouble, say};
+use crate::segment::SegmentId;
+use crate::source::{Prefix, Source};
+use crate::stats::{Counters, add};
+
+/// How often the cursor is written while messages flow. What it is behind is refused as duplicates after a crash.
+const SAVE: Duration = Duration::from_secs(1);
+
+/// A directory that is read while a file in it is renamed may show neither name: gone is what is gone twice.
+const GONE: Duration = Duration::from_millis(200);
+
+/// Shipped and deleted segments that are remembered, because a compressor may still bring them back.
+const REMEMBERED: usize = 64;
+
+/// The segments of one path.
+pub(crate) struct Backlog {
+    path: PathBuf,
+    cursor: Cursor,
+    /// What is written down.
+    pub(crate) record: Record,
+    shipped: Shipped,
+    counters: Arc<Counters>,
+    found: Vec<(SegmentId, Found)>,
+    missing: HashMap<SegmentId, Instant>,
+    looked: Option<Instant>,
+    saved: Instant,
+    unsaved: bool,
+    trouble: Trouble,
+}
+
+impl Backlog {
+    /// Takes the cursor of `path`.
+    pub(crate) fn open(
+        path: &Path,
+        cursor: &Path,
+        shipped: Shipped,
+        counters: Arc<Counters>,
+    ) -> Result<Self, Failure> {
+        let (cursor, record) = Cursor::open(cursor)?;
+        Ok(Backlog {
+            path: path.to_owned(),
+            cursor,
+            record,
+            shipped,
+            counters,
+            found: Vec::new(),
+            missing: HashMap::new(),
+            looked: None,
+            saved: Instant::now(),
+            unsaved: true,
+            trouble: Trouble::default(),
+        })
+    }
+
+    /// Compares directory and cursor. `open` is being read and stays readable, whatever happened to its name.
+    pub(crate) fn look(&mut self, open: Option<&SegmentId>) -> io::Result<()> {
+        let found = scan(&self.path)?;
+        self.looked = Some(Instant::now());
+        let files: HashSet<SegmentId> = found.iter().map(|f| f.id.clone()).collect();
+        self.found.clear();
+        for file in found {
+            let id = self.recognise(&file, &files);
+            self.found.push((id, file));
+        }
+        self.miss(open);
+        self.sweep();
+        Ok(())
+    }
+
+    /// Looks again unless that has just been done.
+    pub(crate) fn look_if_due(&mut self, open: Option<&SegmentId>) -> io::Result<()> {
+        match self.looked {
+            Some(at) if at.elapsed() < SAVE => Ok(()),
+            _ => self.look(open),
+        }
+    }
+
+    /// Which segment `file` holds. A compressed file is a new one, but its segment is not.
+    fn recognise(&mut self, file: &Found, files: &HashSet<SegmentId>) -> SegmentId {
+        let segments = &mut self.record.segments;
+        let by_file = segments.iter().position(|k| k.id == file.id);
+        let by_name = || {
+            let of_stem = |k: &Known| k.stem.is_some() && k.stem == file.stem;
+            segments.iter().position(|k| of_stem(k) && !files.contains(&k.id))
+        };
+        let by_content = || {
+            segments.iter().position(|k| {
+                let prefix = Prefix { len: k.offset, crc: k.crc };
+                k.stem.is_none()
+                    && !files.contains(&k.id)
+                    && Source::open(&file.path, file.form, prefix).is_ok()
+            })
+        };
+        let index = match file.form {
+            Form::Plain => by_file,
+            Form::Gzip | Form::Zstd => by_file.or_else(by_name).or_else(by_content),
+        };
+        match index {
+            Some(index) => {
+                let known = &mut segments[index];
+                self.unsaved |= known.stem != file.stem;
+                known.stem.clone_from(&file.stem);
+                if file.form == Form::Plain || known.size == 0 {
+                    known.size = file.size;
+                }
+                known.id.clone()
+            }
+            None => {
+                segments.push(Known {
+                    id: file.id.clone(),
+                    stem: file.stem.clone(),
+                    size: file.size,
+                    offset: 0,
+                    crc: 0,
+                    generation: 0,
+                    done: false,
+                    lost: false,
+                });
+                self.unsaved = true;
+                file.id.clone()
+            }
+        }
+    }
+
+    /// Reports what was removed before it was shipped, and forgets what was removed after.
+    fn miss(&mut self, open: Option<&SegmentId>) {
+        let present: HashSet<&SegmentId> = self.found.iter().map(|(id, _)| id).collect();
+        let gone = |known: &Known| !present.contains(&known.id) && Some(&known.id) != open;
+        let (missing, now) = (&mut self.missing, Instant::now());
+        missing.retain(|id, _| !present.contains(id));
+        let mut lost = Vec::new();
+        for known in self.record.segments.iter().filter(|k| gone(k) && !k.done) {
+            let since = *missing.entry(known.id.clone()).or_insert(now);
+            if now.duration_since(since) >= GONE {
+                lost.push(known.clone());
+            }
+        }
+        let remembered = self.record.segments.iter().filter(|k| gone(k) && k.done).count();
+        let mut forget = remembered.saturating_sub(REMEMBERED);
+        self.record.segments.retain(|known| {
+            let old = known.done && forget > 0 && gone(known);
+            forget -= usize::from(old);
+            !old && lost.iter().all(|l| l.id != known.id)
+        });
+        for known in lost {
+            self.unsaved = true;
+            self.gap(&known, "was removed before it was shipped");
+        }
+    }
+
+    fn gap(&self, known: &Known, what: &str) {
+        let bytes = known.size.saturating_sub(known.offset);
+        if bytes == 0 {
+            return;
+        }
+        add(&self.counters.gaps, 1);
+        add(&self.counters.gap_bytes, bytes);
+        let name = known.stem.clone().unwrap_or_else(|| self.path.display().to_string());
+        say(&format!("gap: {name} {what}: {bytes} of {} bytes are missing", known.size));
+    }
+
+    /// Deletes what has been shipped, once that is written down.
+    fn sweep(&mut self) {
+        let done: HashSet<SegmentId> = self
+            .record
+            .segments
+            .iter()
+            .filter(|k| k.done && !k.lost)
+            .map(|k| k.id.clone())
+            .collect();
+        let shipped = |id: &SegmentId, file: &Found| file.stem.is_some() && done.contains(id);
+        if self.shipped == Shipped::Keep || !self.found.iter().any(|(id, f)| shipped(id, f)) {
+            return;
+        }
+        self.save();
+        if self.unsaved {
+            return;
+        }
+        self.found.retain(|(id, file)| {
+            if !shipped(id, file) {
+                return true;
+            }
+            if let Err(error) = std::fs::remove_file(&file.path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                say(&format!("delete {}: {error}", file.path.display()));
+                return true;
+            }
+            false
+        });
+    }
+
+    /// The oldest segment that has not been shipped completely.
+    pub(crate) fn next(&self) -> Option<(Known, Found)> {
+        self.found.iter().find_map(|(id, file)| {
+            let known = self.record.segments.iter().find(|k| k.id == *id && !k.done)?;
+            Some((known.clone(), file.clone()))
+        })
+    }
+
+    /// The segments that have not been shipped, with their sizes.
+    pub(crate) fn unshipped(&self) -> HashMap<SegmentId, u64> {
+        let undone = |id: &SegmentId| self.record.segments.iter().any(|k| k.id == *id && !k.done);
+        self.found
+            .iter()
+            .filter(|(id, _)| undone(id))
+            .map(|(id, file)| (id.clone(), file.size))
+            .collect()
+    }
+
+    /// Whether `id` is the segment that is being written.
+    pub(crate) fn is_current(&self, id: &SegmentId) -> bool {
+        self.found.iter().any(|(found, file)| found == id && file.stem.is_none())
+    }
+
+    /// A segment's name for messages.
+    pub(crate) fn name(&self, id: &SegmentId) -> String {
+        let known = self.record.segments.iter().find(|k| k.id == *id);
+        match known.and_then(|k| k.stem.clone()) {
+            Some(stem) => self.path.with_file_name(stem).display().to_string(),
+            None => self.path.display().to_string(),
+        }
+    }
+
+    /// Bytes that are not acknowledged; `open` of the segment that is being read.
+    pub(crate) fn measure_lag(&self, open: Option<(&SegmentId, u64)>) {
+        let lag = self.unshipped().into_iter().map(|(id, size)| match open {
+            Some((open, left)) if *open == id => left,
+            _ => size.saturating_sub(
+                self.record.segments.iter().find(|k| k.id == id).map_or(0, |k| k.offset),
+            ),
+        });
+        self.counters.lag_bytes.store(lag.sum(), Ordering::Relaxed);
+    }
+
+    /// `prefix` of `id` is acknowledged now, by the message that the stream has as `sequence`.
+    pub(crate) fn acknowledged(&mut self, id: &SegmentId, prefix: Prefix, sequence: u64) {
+        if let Some(known) = self.record.segments.iter_mut().find(|k| k.id == *id) {
+            known.offset = prefix.len;
+            known.crc = prefix.crc;
+        }
+        if sequence > self.record.sequence {
+            self.record.sequence = sequence;
+        }
+        if !self.record.planned.is_empty() {
+            self.record.planned.remove(0);
+        }
+        self.unsaved = true;
+    }
+
+    /// All of `id` is acknowledged, and nothing will be added to it.
+    pub(crate) fn finish(&mut self, id: &SegmentId) {
+        if let Some(known) = self.record.segments.iter_mut().find(|k| k.id == *id) {
+            known.done = true;
+            add(&self.counters.segments, 1);
+            self.unsaved = true;
+        }
+    }
+
+    /// The rest of `id` cannot be read.
+    pub(crate) fn lose(&mut self, id: &SegmentId, why: &io::Error) {
+        if let Some(known) = self.record.segments.iter_mut().find(|k| k.id == *id) {
+            known.done = true;
+            known.lost = true;
+            let known = known.clone();
+            self.unsaved = true;
+            self.gap(&known, &format!("cannot be read ({why})"));
+        }
+    }
+
+    /// `id` no longer begins with what was shipped of it: it is another segment under the same identity.
+    pub(crate) fn changed(&mut self, id: &SegmentId) {
+        say(&format!(
+            "{}: it no longer begins with what was shipped of it; it is shipped anew",
+            self.name(id)
+        ));
+        if let Some(known) = self.record.segments.iter_mut().find(|k| k.id == *id) {
+            known.generation += 1;
+            known.offset = 0;
+            known.crc = 0;
+        }
+        self.record.planned.clear();
+        self.unsaved = true;
+    }
+
+    /// Writes down how the next messages are cut, before they are sent.
+    pub(crate) fn plan(&mut self, lengths: Vec<usize>) {
+        self.record.planned = lengths;
+        self.unsaved = true;
+        self.save();
+    }
+
+    /// Writes the cursor if that has not been done for a while.
+    pub(crate) fn save_if_due(&mut self) {
+        if self.saved.elapsed() >= SAVE {
+            self.save();
+        }
+    }
+
+    /// Writes the cursor. If that fails, shipping goes on: what is sent twice after a crash is refused.
+    pub(crate) fn save(&mut self) {
+        if !self.unsaved {
+            return;
+        }
+        self.saved = Instant::now();
+        match self.cursor.save(&mut self.record) {
+            Ok(()) => {
+                self.unsaved = false;
+                self.trouble.over("write the cursor");
+            }
+            Err(error) => self.trouble.met(format!("write the cursor: {error}")),
+        }
+    }
+}
