@@ -2,7 +2,9 @@
 //! other.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,17 +12,20 @@ use std::time::{Duration, Instant};
 
 use crate::config::Shipped;
 use crate::cursor::{Cursor, Known, Record};
-use crate::directory::{Form, Found, scan};
+use crate::directory::{Form, Found, scan, stem_of};
 use crate::notice::{Failure, Trouble, say};
 use crate::segment::SegmentId;
 use crate::source::{Prefix, Source};
 use crate::stats::{Counters, add};
 
 /// How often the cursor is written while messages flow. What it is behind is refused as duplicates after a crash.
-const SAVE: Duration = Duration::from_secs(1);
+const SAVE: Duration = Duration::from_millis(250);
+
+/// How often the directory is looked at while there is enough to do.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A directory that is read while a file in it is renamed may show neither name: gone is what is gone twice.
-const GONE: Duration = Duration::from_millis(200);
+pub(crate) const GONE: Duration = Duration::from_millis(200);
 
 /// Shipped and deleted segments that are remembered, because a compressor may still bring them back.
 const REMEMBERED: usize = 64;
@@ -35,6 +40,9 @@ pub(crate) struct Backlog {
     counters: Arc<Counters>,
     found: Vec<(SegmentId, Found)>,
     missing: HashMap<SegmentId, Instant>,
+    /// The current segment, open: the kernel says what became of its name even if it is renamed, compressed and removed
+    /// between two looks.
+    current: Option<(SegmentId, File)>,
     looked: Option<Instant>,
     saved: Instant,
     unsaved: bool,
@@ -58,6 +66,7 @@ impl Backlog {
             counters,
             found: Vec::new(),
             missing: HashMap::new(),
+            current: None,
             looked: None,
             saved: Instant::now(),
             unsaved: true,
@@ -70,44 +79,90 @@ impl Backlog {
         let found = scan(&self.path)?;
         self.looked = Some(Instant::now());
         let files: HashSet<SegmentId> = found.iter().map(|f| f.id.clone()).collect();
+        self.name_the_former_current(&files);
         self.found.clear();
         for file in found {
-            let id = self.recognise(&file, &files);
-            self.found.push((id, file));
+            if let Some(id) = self.recognise(&file, &files) {
+                if file.stem.is_none() {
+                    self.hold(&id, &file);
+                }
+                self.found.push((id, file));
+            }
         }
         self.miss(open);
         self.sweep();
         Ok(())
     }
 
+    /// Keeps the current segment open.
+    fn hold(&mut self, id: &SegmentId, file: &Found) {
+        if self.current.as_ref().is_none_or(|(held, _)| held != id)
+            && let Ok(opened) = File::open(&file.path)
+            && opened.metadata().is_ok_and(|m| SegmentId::of(&m).is_ok_and(|now| now == *id))
+        {
+            self.current = Some((id.clone(), opened));
+        }
+    }
+
+    /// Gives the segment that was the current one the name that it got, if it is no longer found as a file.
+    fn name_the_former_current(&mut self, files: &HashSet<SegmentId>) {
+        let Some((id, file)) = &self.current else { return };
+        if files.contains(id) {
+            return;
+        }
+        let Ok(target) = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())) else {
+            return;
+        };
+        // "PATH.TIME (deleted)" once the name is gone (proc_pid_fd(5)).
+        let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = name.strip_suffix(" (deleted)").unwrap_or(&name);
+        let stem = stem_of(&self.path, name);
+        let known = self.record.segments.iter_mut().find(|k| k.id == *id && k.stem.is_none());
+        if let (Some(stem), Some(known)) = (stem, known) {
+            known.stem = Some(stem);
+            if let Ok(metadata) = file.metadata() {
+                known.size = metadata.len();
+            }
+            self.current = None;
+        }
+    }
+
+    /// Whether something is not found and not yet known to be gone.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
     /// Looks again unless that has just been done.
     pub(crate) fn look_if_due(&mut self, open: Option<&SegmentId>) -> io::Result<()> {
         match self.looked {
-            Some(at) if at.elapsed() < SAVE => Ok(()),
+            Some(at) if at.elapsed() < LOOK => Ok(()),
             _ => self.look(open),
         }
     }
 
-    /// Which segment `file` holds. A compressed file is a new one, but its segment is not.
-    fn recognise(&mut self, file: &Found, files: &HashSet<SegmentId>) -> SegmentId {
+    /// Which segment `file` holds; none if that can be said only by the next look. A compressed file is a new one, but
+    /// its segment is not.
+    fn recognise(&mut self, file: &Found, files: &HashSet<SegmentId>) -> Option<SegmentId> {
+        let missing = |k: &Known| !files.contains(&k.id);
         let segments = &mut self.record.segments;
-        let by_file = segments.iter().position(|k| k.id == file.id);
-        let by_name = || {
-            let of_stem = |k: &Known| k.stem.is_some() && k.stem == file.stem;
-            segments.iter().position(|k| of_stem(k) && !files.contains(&k.id))
-        };
-        let by_content = || {
-            segments.iter().position(|k| {
+        let mut index = segments.iter().position(|k| k.id == file.id);
+        if index.is_none() && file.form != Form::Plain {
+            index =
+                segments.iter().position(|k| missing(k) && k.stem.is_some() && k.stem == file.stem);
+        }
+        if index.is_none() && file.form != Form::Plain {
+            // It may be one that was the current one when it was last seen, by the run before.
+            let nameless = |k: &Known| missing(k) && k.stem.is_none();
+            let gone =
+                |k: &Known| self.missing.get(&k.id).is_some_and(|since| since.elapsed() >= GONE);
+            if segments.iter().any(|k| nameless(k) && !gone(k)) {
+                return None;
+            }
+            index = segments.iter().position(|k| {
                 let prefix = Prefix { len: k.offset, crc: k.crc };
-                k.stem.is_none()
-                    && !files.contains(&k.id)
-                    && Source::open(&file.path, file.form, prefix).is_ok()
-            })
-        };
-        let index = match file.form {
-            Form::Plain => by_file,
-            Form::Gzip | Form::Zstd => by_file.or_else(by_name).or_else(by_content),
-        };
+                nameless(k) && Source::holds(file, prefix, k.size)
+            });
+        }
         match index {
             Some(index) => {
                 let known = &mut segments[index];
@@ -116,7 +171,7 @@ impl Backlog {
                 if file.form == Form::Plain || known.size == 0 {
                     known.size = file.size;
                 }
-                known.id.clone()
+                Some(known.id.clone())
             }
             None => {
                 segments.push(Known {
@@ -130,7 +185,7 @@ impl Backlog {
                     lost: false,
                 });
                 self.unsaved = true;
-                file.id.clone()
+                Some(file.id.clone())
             }
         }
     }
@@ -138,13 +193,18 @@ impl Backlog {
     /// Reports what was removed before it was shipped, and forgets what was removed after.
     fn miss(&mut self, open: Option<&SegmentId>) {
         let present: HashSet<&SegmentId> = self.found.iter().map(|(id, _)| id).collect();
-        let gone = |known: &Known| !present.contains(&known.id) && Some(&known.id) != open;
+        let gone = |known: &Known| !present.contains(&known.id);
         let (missing, now) = (&mut self.missing, Instant::now());
-        missing.retain(|id, _| !present.contains(id));
+        missing.retain(|id, _| {
+            !present.contains(id) && self.record.segments.iter().any(|k| k.id == *id)
+        });
         let mut lost = Vec::new();
-        for known in self.record.segments.iter().filter(|k| gone(k) && !k.done) {
+        for known in self.record.segments.iter().filter(|k| gone(k)) {
+            if known.done && known.stem.is_some() {
+                continue;
+            }
             let since = *missing.entry(known.id.clone()).or_insert(now);
-            if now.duration_since(since) >= GONE {
+            if now.duration_since(since) >= GONE && !known.done && Some(&known.id) != open {
                 lost.push(known.clone());
             }
         }
@@ -294,6 +354,16 @@ impl Backlog {
         }
         self.record.planned.clear();
         self.unsaved = true;
+    }
+
+    /// Before anything is sent: what the stream holds behind `sequence` may be ours.
+    pub(crate) fn begin_at(&mut self, sequence: u64) {
+        if !self.record.begun {
+            self.record.begun = true;
+            self.record.sequence = sequence;
+            self.unsaved = true;
+            self.save();
+        }
     }
 
     /// Writes down how the next messages are cut, before they are sent.

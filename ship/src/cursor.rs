@@ -45,6 +45,9 @@ pub(crate) struct Record {
     pub(crate) stream: String,
     /// The stream's sequence number of what was acknowledged last.
     pub(crate) sequence: u64,
+    /// Whether anything may have been sent.
+    #[serde(default)]
+    pub(crate) begun: bool,
     /// When this was written, in seconds since 1970.
     pub(crate) written: u64,
     /// In the order in which they were met.

@@ -80,6 +80,14 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
     }
 }
 
+/// The stem of `name` if it is that of a finished segment of `path`.
+pub(crate) fn stem_of(path: &Path, name: &str) -> Option<String> {
+    match place(path.file_name()?, OsStr::new(name)) {
+        Some(Place::Finished(stem, _)) => Some(stem),
+        Some(Place::Current) | None => None,
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     Current,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, GONE};
 use crate::config::{Config, Until};
 use crate::cut::{Piece, Rule};
 use crate::notice::{Failure, say};
@@ -84,7 +84,12 @@ impl Feed {
             held: HashMap::new(),
         };
         feed.counters.caught_up.store(now_ms(), Ordering::Relaxed);
-        let looked = feed.backlog.look(None);
+        let mut looked = feed.backlog.look(None);
+        if looked.is_ok() && feed.backlog.is_waiting() {
+            // Something is missing, or was renamed while we looked.
+            std::thread::sleep(GONE);
+            looked = feed.backlog.look(None);
+        }
         if matches!(config.until, Until::Shipped { .. }) {
             looked.map_err(|e| Failure::new(format!("look for {}", path.display()), e))?;
             let targets = feed.backlog.unshipped();
@@ -274,7 +279,8 @@ impl Feed {
             let counters = &self.counters;
             add(if answer.duplicate { &counters.duplicates } else { &counters.published }, 1);
             add(&counters.bytes, message.piece.len());
-            add(&counters.out_of_order, u64::from(answer.sequence < self.backlog.record.sequence));
+            let behind = !answer.duplicate && answer.sequence < self.backlog.record.sequence;
+            add(&counters.out_of_order, u64::from(behind));
             let prefix = reader.acknowledged(&message.piece);
             self.backlog.acknowledged(&reader.id, prefix, answer.sequence);
         }

@@ -48,6 +48,8 @@ pub(crate) struct Link {
 pub(crate) struct Words {
     events: UnboundedReceiver<Event>,
     last: Option<String>,
+    /// We may not hear acknowledgements; the server has said so once and will not again.
+    pub(crate) deaf: Option<String>,
 }
 
 impl Words {
@@ -56,6 +58,9 @@ impl Words {
         loop {
             match self.events.recv().await {
                 Some(Event::ServerError(ServerError::Other(text))) if is_denial(&text) => {
+                    if text.to_ascii_lowercase().contains("for subscription") {
+                        self.deaf = Some(text.clone());
+                    }
                     return Word::Denied(text);
                 }
                 Some(Event::ServerError(error)) => self.last = Some(error.to_string()),
@@ -94,7 +99,7 @@ impl Link {
         connected.store(true, Ordering::Relaxed);
         let inbox = client.new_inbox();
         let acks = client.subscribe(format!("{inbox}.*")).await.map_err(|e| chain(&e))?;
-        Ok(Link { client, inbox, acks, words: Words { events, last: None }, tries: 0 })
+        Ok(Link { client, inbox, acks, words: Words { events, last: None, deaf: None }, tries: 0 })
     }
 
     /// Asks the JetStream API. None if there is no answer, for whatever reason; not everybody may ask.

@@ -65,9 +65,9 @@ pub(crate) struct Publisher<'a> {
 }
 
 impl Publisher<'_> {
-    /// Sends every message of `window` that is not acknowledged, in order, and waits for all answers. Messages that
+    /// Sends every message of `window` that is not acknowledged, in order and at once, and waits for all answers. Messages that
     /// were stored are marked so even if others were refused. Returns the name of the stream.
-    pub(crate) async fn each(&mut self, window: &mut Window) -> Result<String, Refusal> {
+    pub(crate) async fn together(&mut self, window: &mut Window) -> Result<String, Refusal> {
         self.link.tries += 1;
         let mut waiting = 0;
         for (index, message) in window.messages.iter_mut().enumerate() {
@@ -83,11 +83,7 @@ impl Publisher<'_> {
             let (index, answer) = self.answer().await?;
             let Some(message) = window.messages.get_mut(index) else { continue };
             waiting -= 1;
-            match answer {
-                Ok((_, Stored { sequence: 0, .. })) => {
-                    let text = "an answer that no stream gives".to_owned();
-                    refused = refused.or(Some(Refusal::Stream { code: 0, text }));
-                }
+            match answer.and_then(of_a_stream) {
                 Ok((name, stored)) => {
                     message.stored = Some(stored);
                     stream = name;
@@ -96,6 +92,26 @@ impl Publisher<'_> {
             }
         }
         refused.map_or(Ok(stream), Err)
+    }
+
+    /// Sends one message after the other, each when the one before is acknowledged: nothing is stored behind one that
+    /// was refused.
+    pub(crate) async fn singly(&mut self, window: &mut Window) -> Result<String, Refusal> {
+        let mut stream = String::new();
+        for index in 0..window.messages.len() {
+            let message = &mut window.messages[index];
+            if message.stored.is_some() {
+                continue;
+            }
+            self.link.tries += 1;
+            self.send(index, message.headers(), message.piece.payload.clone()).await?;
+            message.sent += 1;
+            let (_, answer) = self.answer().await?;
+            let (name, stored) = answer.and_then(of_a_stream)?;
+            message.stored = Some(stored);
+            stream = name;
+        }
+        Ok(stream)
     }
 
     /// Sends the whole of `window` as one unit (ADR-50): the stream stores all of it in a row, or nothing.
@@ -157,6 +173,9 @@ impl Publisher<'_> {
     /// The next answer to this try: which message it is for, and what it says.
     async fn answer(&mut self) -> Result<(usize, Result<(String, Stored), Refusal>), Refusal> {
         let deadline = Instant::now() + self.timeout;
+        if let Some(text) = &self.link.words.deaf {
+            return Err(Refusal::Denied(text.clone()));
+        }
         loop {
             let message = tokio::select! {
                 message = self.link.acks.next() => message,
@@ -183,6 +202,14 @@ impl Publisher<'_> {
                 return Ok((index, read(message.status, &message.payload)));
             }
         }
+    }
+}
+
+/// An answer of somebody who is no stream is no acknowledgement.
+fn of_a_stream(answer: (String, Stored)) -> Result<(String, Stored), Refusal> {
+    match answer.1.sequence {
+        0 => Err(Refusal::Stream { code: 0, text: "an answer that no stream gives".to_owned() }),
+        _ => Ok(answer),
     }
 }
 

@@ -37,7 +37,7 @@ impl Reader {
         Ok(Reader {
             id: known.id.clone(),
             generation: known.generation,
-            source: Source::open(&found.path, found.form, prefix)?,
+            source: Source::open(&found.path, &found.id, found.form, prefix)?,
             cutter: Cutter::at(known.offset),
             crc: crc32fast::Hasher::new_with_initial_len(known.crc, known.offset),
             offset: known.offset,

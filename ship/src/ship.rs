@@ -50,6 +50,11 @@ pub(crate) struct Shipper {
     /// A payload that was refused as too large although nobody told of a limit.
     refused_size: Option<usize>,
     last_success: Instant,
+    /// The largest payload that was stored, while nobody tells how large it may be.
+    largest: usize,
+    /// Something was refused; one by one until all goes again.
+    careful: bool,
+    asked: Instant,
     /// How long ago the run before may have sent something of which it saw no acknowledgement.
     unsure: Option<Duration>,
 }
@@ -87,7 +92,7 @@ impl Shipper {
     ) -> Result<Self, Failure> {
         let feed = Feed::new(&config, path, Arc::clone(&counters))?;
         let record = &feed.backlog.record;
-        let unsure = (record.sequence > 0).then(|| {
+        let unsure = record.begun.then(|| {
             let written = UNIX_EPOCH + Duration::from_secs(record.written);
             SystemTime::now().duration_since(written).unwrap_or_default()
         });
@@ -102,6 +107,9 @@ impl Shipper {
             trouble: Trouble::default(),
             pauses: Pauses::new(),
             refused_size: None,
+            largest: 0,
+            careful: false,
+            asked: Instant::now(),
             last_success: Instant::now(),
             unsure,
         })
@@ -172,8 +180,12 @@ impl Shipper {
 
     /// Asks for the stream, and for what it holds if that is not sure.
     async fn ask(&mut self, link: &mut Link, stop: &mut Stop) -> Step {
+        self.asked = Instant::now();
         match look_up(link, &self.subject).await {
-            Lookup::Facts(facts) => self.facts = facts,
+            Lookup::Facts(facts) => {
+                self.facts = facts;
+                self.feed.backlog.begin_at(self.facts.last.unwrap_or(0));
+            }
             Lookup::None => {
                 let why = no_stream(&self.subject);
                 return match self.retry(stop, why, Ended::Broken).await {
@@ -215,6 +227,9 @@ impl Shipper {
 
     /// Sends a window, or waits for one.
     async fn step(&mut self, link: &mut Link, stop: &mut Stop) -> Step {
+        if self.facts.may_refuse && self.asked.elapsed() >= LOOK {
+            return Step::Ask;
+        }
         let rule = match self.rule(link) {
             Ok(rule) => rule,
             Err(why) => return self.again(stop, why).await,
@@ -246,17 +261,26 @@ impl Shipper {
         add(&self.counters.resends, again as u64);
         window.since.get_or_insert_with(Instant::now);
         let mut publisher = Publisher { link, subject: &self.subject, timeout: self.ack_timeout };
+        let largest = window.messages.iter().map(|m| m.piece.payload.len()).max().unwrap_or(0);
         let as_one = self.facts.atomic
             && self.config.atomic == Atomic::Auto
             && window.messages.len() > 1
             && window.messages.iter().all(|m| m.stored.is_none());
-        let mut result = match as_one {
-            true => publisher.as_one(window).await,
-            false => publisher.each(window).await,
+        let may_be_too_large = self.facts.name.is_none() && largest > self.largest;
+        let result = if as_one {
+            match publisher.as_one(window).await {
+                // It holds the unit already, or has no room, or takes no more units now: one by one says which.
+                Err(Refusal::Stream { .. } | Refusal::TooLarge) => publisher.singly(window).await,
+                other => other,
+            }
+        } else if self.careful || self.facts.may_refuse || may_be_too_large {
+            publisher.singly(window).await
+        } else {
+            publisher.together(window).await
         };
-        if as_one && let Err(Refusal::Stream { .. }) = &result {
-            // It holds the unit already, or takes no more units now: one by one says which.
-            result = publisher.each(window).await;
+        self.careful = result.is_err();
+        if result.is_ok() {
+            self.largest = self.largest.max(largest);
         }
         if self.feed.advance() > 0 {
             self.last_success = Instant::now();

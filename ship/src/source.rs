@@ -6,7 +6,8 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use crate::directory::Form;
+use crate::directory::{Form, Found};
+use crate::segment::SegmentId;
 
 /// An open segment. It stays readable when it is renamed or removed.
 pub(crate) enum Source {
@@ -28,9 +29,19 @@ pub(crate) struct Prefix {
 }
 
 impl Source {
-    /// Opens a segment behind `prefix`. `InvalidData` if it does not begin with that.
-    pub(crate) fn open(path: &Path, form: Form, prefix: Prefix) -> io::Result<Self> {
-        let mut source = Source::decode(File::open(path)?, form)?;
+    /// Opens the file `id` at `path` behind `prefix`. `NotFound` if another file has that name by now, `InvalidData` if
+    /// it does not begin with that.
+    pub(crate) fn open(
+        path: &Path,
+        id: &SegmentId,
+        form: Form,
+        prefix: Prefix,
+    ) -> io::Result<Self> {
+        let file = File::open(path)?;
+        if SegmentId::of(&file.metadata()?)? != *id {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut source = Source::decode(file, form)?;
         if source.prefix(prefix.len)? != Some(prefix.crc) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -38,6 +49,13 @@ impl Source {
             ));
         }
         Ok(source)
+    }
+
+    /// Whether a segment begins with `prefix` and is at least `size` bytes long.
+    pub(crate) fn holds(found: &Found, prefix: Prefix, size: u64) -> bool {
+        let rest = Source::open(&found.path, &found.id, found.form, prefix)
+            .and_then(|s| io::copy(&mut { s }, &mut io::sink()));
+        rest.is_ok_and(|rest| prefix.len + rest >= size)
     }
 
     fn decode(file: File, form: Form) -> io::Result<Self> {
@@ -110,7 +128,8 @@ mod tests {
         let path = dir.path().join("segment");
         std::fs::write(&path, bytes)?;
         let mut rest = Vec::new();
-        Source::open(&path, form, Prefix { len, crc })?.read_to_end(&mut rest)?;
+        Source::open(&path, &SegmentId::of(&path.metadata()?)?, form, Prefix { len, crc })?
+            .read_to_end(&mut rest)?;
         Ok(rest)
     }
 

@@ -13,7 +13,10 @@ use crate::link::Link;
 const NO_MESSAGE: u64 = 10037;
 
 /// Questions at most when it is looked up what a stream holds; a subject shared by many sources has no end.
-const LOOKUPS: usize = 20_000;
+const LOOKUPS: usize = 100_000;
+
+/// With less room than this, in messages or bytes, a stream that refuses what is new may be full at any moment.
+const ROOM: (u64, u64) = (200_000, 128 << 20);
 
 /// A stream's settings that matter to us. Where we may not ask, what holds for any stream.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +29,10 @@ pub(crate) struct Facts {
     pub(crate) max_message: Option<usize>,
     /// Whether it takes several messages as one unit.
     pub(crate) atomic: bool,
+    /// Whether it refuses what is new when it is full, and soon may be.
+    pub(crate) may_refuse: bool,
+    /// Sequence number of its newest message.
+    pub(crate) last: Option<u64>,
 }
 
 /// Whether there is a stream for a subject.
@@ -57,9 +64,22 @@ pub(crate) async fn look_up(link: &mut Link, subject: &str) -> Lookup {
             .as_i64()
             .and_then(|n| usize::try_from(n).ok())
             .filter(|n| *n > 0);
+        facts.may_refuse = may_refuse(config, &info["state"]);
+        facts.last = info["state"]["last_seq"].as_u64();
         facts.atomic = config["allow_atomic"].as_bool().unwrap_or(false);
     }
     Lookup::Facts(facts)
+}
+
+fn may_refuse(config: &Value, state: &Value) -> bool {
+    let near = |limit: &str, used: &str, room: u64| {
+        let limit = config[limit].as_u64().filter(|limit| *limit > 0);
+        limit.is_some_and(|limit| limit.saturating_sub(state[used].as_u64().unwrap_or(0)) < room)
+    };
+    config["discard"] == "new"
+        && (near("max_msgs", "messages", ROOM.0)
+            || near("max_bytes", "bytes", ROOM.1)
+            || config["discard_new_per_subject"].as_bool().unwrap_or(false))
 }
 
 /// Identities and sequence numbers of what `stream` holds of `subject` behind `sequence`. None if it cannot be told.
@@ -101,6 +121,20 @@ async fn ask(link: &mut Link, what: String, question: String) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_stream_that_discards_what_is_new_refuses() {
+        let state = json!({ "messages": 900_000, "bytes": 5 });
+        for (config, expected) in [
+            (json!({ "discard": "old", "max_msgs": 900_001 }), false),
+            (json!({ "discard": "new", "max_msgs": 900_001 }), true),
+            (json!({ "discard": "new", "max_msgs": 2_000_000, "max_bytes": -1 }), false),
+            (json!({ "discard": "new", "max_msgs": -1, "max_bytes": 1000 }), true),
+            (json!({ "discard": "new", "discard_new_per_subject": true }), true),
+        ] {
+            assert_eq!(may_refuse(&config, &state), expected, "{config}");
+        }
+    }
 
     #[test]
     fn the_identity_is_found_among_other_headers() {
