@@ -7,6 +7,7 @@
 //! Times are durations since the session's start, sizes are bytes.
 
 mod gate;
+pub mod heap;
 mod thresholds;
 
 #[cfg(test)]
