@@ -3,6 +3,7 @@
 //! [`Guard`] samples when a sample is due and says what changed; the session applies it. `policy` decides
 //! and is pure; `sample`, `limit` and `stall` read what the kernel tells.
 
+pub mod heap;
 pub mod heap_page;
 pub mod limit;
 pub mod policy;

@@ -6,6 +6,7 @@
 //!
 //! Times are durations since the session's start, sizes are bytes.
 
+pub mod collection;
 mod gate;
 pub mod heap;
 mod thresholds;

@@ -1,0 +1,158 @@
+//! Watches the V8 heaps that Node processes write down in a shared page.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use super::heap_page::{Heap, Page};
+use super::policy::Stage;
+use super::policy::heap::{HeapChange, Heaps};
+
+/// How often the dead are looked for: a process that was killed could not say that it ended.
+const LOOK_FOR_DEAD: Duration = Duration::from_millis(200);
+
+/// How many records of heaps are kept for a crash report.
+const RECORDS: usize = 256;
+
+/// What one heap was like at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Since the guard began.
+    pub at: Duration,
+    /// Its figures.
+    pub heap: Heap,
+}
+
+/// Watches the heaps of a page.
+#[derive(Debug)]
+pub struct HeapGuard<'p> {
+    page: Page<'p>,
+    heaps: Heaps,
+    /// The figures in the last sample.
+    last: Vec<Heap>,
+    records: VecDeque<Record>,
+    looked_for_dead: Duration,
+    near_limits: u64,
+    highest: Stage,
+}
+
+impl<'p> HeapGuard<'p> {
+    /// Watches the heaps that are written down in `page`.
+    pub fn new(page: Page<'p>) -> HeapGuard<'p> {
+        HeapGuard {
+            page,
+            heaps: Heaps::default(),
+            last: Vec::new(),
+            records: VecDeque::new(),
+            looked_for_dead: Duration::ZERO,
+            near_limits: 0,
+            highest: Stage::Monitoring,
+        }
+    }
+
+    /// Reads all heaps, and says whether their stage has changed. Without a system call, but for a look
+    /// five times a second at who is still there.
+    pub fn sample(&mut self, at: Duration) -> Option<HeapChange> {
+        if at.saturating_sub(self.looked_for_dead) >= LOOK_FOR_DEAD {
+            self.looked_for_dead = at;
+            self.bury_dead();
+        }
+        let before = std::mem::take(&mut self.last);
+        self.last.extend(self.page.heaps());
+        for heap in &self.last {
+            let known = before.iter().find(|known| known.pid == heap.pid);
+            if known == Some(heap) {
+                continue;
+            }
+            let near_before = known.map_or(0, |known| known.near_limits.min(heap.near_limits));
+            self.near_limits += heap.near_limits - near_before;
+            if self.records.len() == RECORDS {
+                self.records.pop_front();
+            }
+            self.records.push_back(Record { at, heap: *heap });
+        }
+        let change = self.heaps.sample(&self.last, at);
+        self.highest = self.highest.max(self.heaps.stage());
+        change
+    }
+
+    fn bury_dead(&self) {
+        for heap in self.page.heaps().filter(|heap| !is_alive(heap.pid)) {
+            if let Some(slot) = self.page.slot_of(heap.pid) {
+                slot.bury();
+            }
+        }
+    }
+
+    /// The stage of the fullest heap.
+    pub fn stage(&self) -> Stage {
+        self.heaps.stage()
+    }
+
+    /// The highest stage so far.
+    pub fn highest(&self) -> Stage {
+        self.highest
+    }
+
+    /// The heaps in the last sample.
+    pub fn heaps(&self) -> &[Heap] {
+        &self.last
+    }
+
+    /// Times that V8 was about to reach a limit, in all processes so far.
+    pub fn near_limits(&self) -> u64 {
+        self.near_limits
+    }
+
+    /// How the heaps have changed lately, the oldest first.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter()
+    }
+
+    /// The page.
+    pub fn page(&self) -> Page<'p> {
+        self.page
+    }
+}
+
+/// Whether there is a process with this number. One that nobody has waited for yet still counts.
+pub fn is_alive(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::super::heap_page::WORDS;
+    use super::*;
+
+    #[test]
+    fn a_heap_is_followed_until_its_process_is_gone() {
+        let words = [const { AtomicU64::new(0) }; WORDS];
+        let page = Page::begin(&words);
+        let mut guard = HeapGuard::new(page);
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().expect("sleep");
+        let slot = page.register(child.id(), is_alive).expect("room");
+        slot.set_limit(1000);
+        let at = Duration::from_millis;
+        assert_eq!(guard.sample(at(10)), None);
+        slot.collected(310);
+        assert_eq!(guard.sample(at(20)).map(|change| change.to), Some(Stage::Attention));
+        slot.near_limit();
+        assert_eq!(guard.sample(at(30)).map(|change| change.to), Some(Stage::Emergency));
+        assert_eq!((guard.near_limits(), guard.records().count()), (1, 3));
+        assert_eq!(guard.sample(at(40)), None);
+        assert_eq!(guard.records().count(), 3, "nothing has changed");
+        child.kill().and_then(|()| child.wait()).expect("kill");
+        guard.sample(at(300));
+        assert!(guard.heaps().is_empty());
+        assert_eq!(guard.sample(at(1300)).map(|change| change.to), Some(Stage::Monitoring));
+        assert_eq!(guard.highest(), Stage::Emergency);
+        assert_eq!(guard.near_limits(), 1);
+    }
+}
