@@ -54,15 +54,18 @@ function load() {
   throw why;
 }
 
-/** What --max-old-space-size names, in bytes, or 0: V8 itself tells it only together with the young generation. */
-function oldSpaceLimit() {
+/** What Node's own flags say of the heap. */
+function heapFlags() {
   const words = [...(process.env.NODE_OPTIONS || '').split(/\s+/), ...process.execArgv];
   let limit = 0;
+  let snapshot = 0;
   words.forEach((word, index) => {
-    const found = /^"?--max[-_]old[-_]space[-_]size(?:=(\d+))?"?$/.exec(word);
-    if (found) limit = Number(found[1] || words[index + 1]) * MEBIBYTE || 0;
+    const [, name, value] = /^"?--([\w-]+)(?:=([^"]*))?"?$/.exec(word) || [];
+    // V8 itself tells the old generation's limit only together with the young one's.
+    if (/^max[-_]old[-_]space[-_]size$/.test(name)) limit = Number(value || words[index + 1]) * MEBIBYTE || 0;
+    if (name === 'heapsnapshot-near-heap-limit') snapshot = 1;
   });
-  return limit;
+  return { limit, snapshot };
 }
 
 /** Where `text` may be cut near `index`: not between the halves of a character. */
@@ -195,14 +198,18 @@ function ownStreams(addon) {
 
 /** Shows the stage in the process's title, for those who ask for it. */
 function showTitle(addon) {
-  // /proc/PID/stat has the title between parentheses, and not everybody looks for the last one.
-  const name = process.title.replace(/[()]/g, '');
+  let name = process.title;
+  let title = name;
   let shown = 0;
   const timer = setInterval(() => {
     const stage = addon.stage();
     if (stage === shown) return;
     shown = stage;
-    process.title = stage === 0 ? name : `${name} [${STAGES[stage] || stage}]`;
+    if (process.title !== title) name = process.title;
+    title = stage === 0 ? name : `${name} [${STAGES[stage]}]`;
+    // /proc/PID/stat has the title between parentheses, and not everybody looks for the last one.
+    if (stage !== 0) title = title.replace(/[()]/g, '');
+    process.title = title;
   }, 500);
   timer.unref();
 }
@@ -220,7 +227,8 @@ function begin() {
     return;
   }
   const { heapTotal, heapUsed, external } = process.memoryUsage();
-  const how = addon.attach(heapTotal, heapUsed, external, oldSpaceLimit());
+  const { limit, snapshot } = heapFlags();
+  const how = addon.attach(heapTotal, heapUsed, external, limit, snapshot);
   if (how !== 'alone' && how !== 'wrapped') {
     // Wrong variables are for whoever set them; anything else is nobody's business.
     say(how, /see nproxy --help/.test(how));

@@ -14,8 +14,22 @@ use crate::v8::{FULL_COLLECTION, Isolate, V8};
 pub(crate) struct Heap {
     pub(crate) v8: V8,
     slot: Slot<'static>,
-    /// Whether the line before the limit is left out.
-    quiet: bool,
+    told: Told,
+    snapshot: Snapshot,
+}
+
+/// Whether a line is written before the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Yes,
+    No,
+}
+
+/// Whether Node was told to write a snapshot before the limit (--heapsnapshot-near-heap-limit).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Snapshot {
+    Asked,
+    None,
 }
 
 /// The part of the limit that is added once, when V8 is about to reach it.
@@ -27,11 +41,17 @@ const RESTORE_AT: f64 = 0.9;
 impl Heap {
     /// Registers the heap. `limit` is what V8 allows the old generation, in bytes, if it was named; else the whole heap's
     /// limit is near enough.
-    pub(crate) fn new(v8: V8, slot: Slot<'static>, limit: u64, quiet: bool) -> &'static Heap {
+    pub(crate) fn new(
+        v8: V8,
+        slot: Slot<'static>,
+        limit: u64,
+        told: Told,
+        snapshot: Snapshot,
+    ) -> &'static Heap {
         let said = v8.statistics();
         slot.set_limit(if limit == 0 { said.limit } else { limit.min(said.limit) });
         slot.set_used(said.used, said.external);
-        let heap: &'static Heap = Box::leak(Box::new(Heap { v8, slot, quiet }));
+        let heap: &'static Heap = Box::leak(Box::new(Heap { v8, slot, told, snapshot }));
         let data = std::ptr::from_ref(heap).cast_mut().cast();
         heap.v8.on_collection(after_collection, data);
         heap.v8.on_near_limit(near_limit, data);
@@ -49,9 +69,14 @@ impl Heap {
     /// Says so, and gives a little more, once. The next time V8 asks whoever asked to be told before us, or dies.
     fn near_limit(&self, limit: usize, at_first: usize) -> usize {
         self.slot.near_limit();
-        let wanted = at_first / HEADROOM_PART;
+        let part = at_first / HEADROOM_PART;
+        // Up to V8 12 it asks once per collection, and dies if the young generation would not fit even then. Node, which
+        // is to be asked after us, would add so much itself.
+        let young =
+            usize::try_from(self.v8.statistics().limit).unwrap_or(0).saturating_sub(at_first);
+        let wanted = if self.snapshot == Snapshot::Asked { part.max(young) } else { part };
         let more = wanted.min(usize::try_from(free_memory()).unwrap_or(usize::MAX));
-        if !self.quiet && notice::has_room() {
+        if self.told == Told::Yes && notice::has_room() {
             let (pid, at, more) = (std::process::id(), human(limit as u64), human(more as u64));
             let line = format!(
                 "nproxy: node {pid}: the V8 heap is at its limit of {at}: emergency; {more} more this once\n"

@@ -28,7 +28,7 @@ use nproxy::memory::heap::is_alive;
 use nproxy::memory::heap_page::{Page, Slot, VARIABLE};
 use nproxy::memory::policy::{Degrade, Stage};
 
-use heap::Heap;
+use heap::{Heap, Snapshot, Told};
 use napi::{Answer, Call, RawEnv, RawInfo, RawValue};
 use text::{TextStream, Wanted};
 use thread::Thread;
@@ -46,13 +46,21 @@ struct Process {
     degrade: Degrade,
 }
 
+/// What Node's own flags say of the heap.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// What the old generation may have, in bytes; 0 if it was not named.
+    limit: u64,
+    snapshot: Snapshot,
+}
+
 /// Answers of `attach` that are no message.
 const ALONE: &str = "alone";
 const WRAPPED: &str = "wrapped";
 
 impl Process {
-    /// `known` is what Node says of the heap: held, used and external bytes. `limit` is the old generation's, if it was named.
-    fn attach(known: [u64; 3], limit: u64) -> Result<(Process, &'static str), String> {
+    /// `known` is what Node says of the heap: held, used and external bytes.
+    fn attach(known: [u64; 3], asked: Asked) -> Result<(Process, &'static str), String> {
         // SAFETY: both calls only ask.
         if unsafe { libc::gettid() != libc::getpid() } {
             return Err("not the main thread".to_owned());
@@ -60,25 +68,30 @@ impl Process {
         let [total, used, external] = known;
         let v8 = V8::find(total, used, external);
         match std::env::var(VARIABLE) {
-            Ok(path) => Process::wrapped(&path, v8, limit),
-            Err(_) => Process::alone(v8, limit),
+            Ok(path) => Process::wrapped(&path, v8, asked),
+            Err(_) => Process::alone(v8, asked),
         }
     }
 
     /// Under an nproxy, which reads our page and does everything else itself.
-    fn wrapped(path: &str, v8: Option<V8>, limit: u64) -> Result<(Process, &'static str), String> {
+    fn wrapped(
+        path: &str,
+        v8: Option<V8>,
+        asked: Asked,
+    ) -> Result<(Process, &'static str), String> {
         let v8 = v8.ok_or("this version's V8 is not known")?;
         let page = page::shared(path).map_err(|error| format!("open {path}: {error}"))?;
         let slot = page.register(std::process::id(), is_alive).ok_or("no slot is free")?;
         let quiet = std::env::var_os("NPROXY_QUIET").is_some_and(|value| value != "0");
-        let heap = Heap::new(v8, slot, limit, quiet);
+        let told = if quiet { Told::No } else { Told::Yes };
+        let heap = Heap::new(v8, slot, asked.limit, told, asked.snapshot);
         let thread = Thread::start(slot, Some(heap), None).ok();
         let process = Process { page, slot, thread, text: [None, None], degrade: Degrade::Never };
         Ok((process, WRAPPED))
     }
 
     /// With no nproxy around us.
-    fn alone(v8: Option<V8>, limit: u64) -> Result<(Process, &'static str), String> {
+    fn alone(v8: Option<V8>, asked: Asked) -> Result<(Process, &'static str), String> {
         let config = match Cli::from_variables() {
             Ok(cli) => Config::new(cli, StdinIs::Stream).map_err(|error| error.to_string())?,
             Err(Request::Refuse(why) | Request::Print(why)) => return Err(why),
@@ -87,9 +100,9 @@ impl Process {
         let slot = page.register(std::process::id(), is_alive).ok_or("no slot is free")?;
         let now = Instant::now();
         let watch = Watch::new(&config, page, now);
-        let quiet = config.verbosity == Verbosity::Quiet;
+        let told = if config.verbosity == Verbosity::Quiet { Told::No } else { Told::Yes };
         let heap = match &watch {
-            Some(_) => v8.map(|v8| Heap::new(v8, slot, limit, quiet)),
+            Some(_) => v8.map(|v8| Heap::new(v8, slot, asked.limit, told, asked.snapshot)),
             None => None,
         };
         let thread = watch.and_then(|watch| Thread::start(slot, heap, Some(watch)).ok());
@@ -111,10 +124,11 @@ fn with_process<T>(then: impl FnOnce(&mut Process) -> T) -> Option<T> {
     PROCESS.lock().ok()?.as_mut().map(then)
 }
 
-/// `attach(heapTotal, heapUsed, external, oldSpaceLimit)`: begins. Answers `alone`, `wrapped`, or why it does nothing.
+/// `attach(heapTotal, heapUsed, external, oldSpaceLimit, snapshotIsAsked)`: begins. Answers `alone`, `wrapped`, or why it does nothing.
 fn attach(call: Call) -> Answer {
     let known = [0, 1, 2].map(|index| call.number(index) as u64);
-    let answer = Process::attach(known, call.number(3) as u64);
+    let snapshot = if call.number(4) != 0.0 { Snapshot::Asked } else { Snapshot::None };
+    let answer = Process::attach(known, Asked { limit: call.number(3) as u64, snapshot });
     match answer {
         Ok((process, how)) => {
             *PROCESS.lock().ok()? = Some(process);
@@ -186,7 +200,7 @@ unsafe extern "C" fn before_end(_: *mut c_void) {
 /// # Safety
 /// For Node to call, on the thread of the environment.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn napi_register_module_v1(env: RawEnv, exports: RawValue) -> RawValue {
+unsafe extern "C" fn napi_register_module_v1(env: RawEnv, exports: RawValue) -> RawValue {
     // SAFETY: Node has just called us with these.
     unsafe {
         napi::export(env, exports, c"attach", on_attach);

@@ -7,16 +7,16 @@ use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
 #[repr(C)]
-pub struct EnvOpaque([u8; 0]);
+pub(crate) struct EnvOpaque([u8; 0]);
 #[repr(C)]
-pub struct ValueOpaque([u8; 0]);
+pub(crate) struct ValueOpaque([u8; 0]);
 #[repr(C)]
-pub struct InfoOpaque([u8; 0]);
+pub(crate) struct InfoOpaque([u8; 0]);
 
 /// `napi_env`.
-pub type RawEnv = *mut EnvOpaque;
+pub(crate) type RawEnv = *mut EnvOpaque;
 /// `napi_value`.
-pub type RawValue = *mut ValueOpaque;
+pub(crate) type RawValue = *mut ValueOpaque;
 /// `napi_callback_info`.
 pub(crate) type RawInfo = *mut InfoOpaque;
 type RawCallback = unsafe extern "C" fn(RawEnv, RawInfo) -> RawValue;
@@ -76,7 +76,7 @@ unsafe extern "C" {
 const OK: i32 = 0;
 
 /// The most arguments that a function of ours has.
-const ARGUMENTS: usize = 4;
+const ARGUMENTS: usize = 5;
 
 /// A call from JavaScript, for as long as it lasts.
 #[derive(Clone, Copy)]

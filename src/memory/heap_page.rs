@@ -54,7 +54,7 @@ enum Word {
 }
 
 /// How thorough a collection is asked for, as V8's `MemoryPressureLevel` has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Collection {
     /// Soon, and in steps.
     Moderate,

@@ -1,7 +1,7 @@
 //! When Node processes are asked to collect their garbage. Pure, as all of the policy.
 //!
 //! V8 decides by its own heap, and does not know that memory is short outside of it. A collection costs as much as
-//! what is alive, so one that has freed little makes the next one rarer.
+//! what is alive, so one that has freed little makes the next one rarer, unless the next is a more thorough one.
 
 use std::time::Duration;
 
@@ -24,11 +24,12 @@ pub struct Collector {
     interval: Duration,
     /// When the last one was asked for, and the memory in use then.
     asked: Option<(Duration, u64)>,
+    last: Option<(Duration, Collection)>,
 }
 
 impl Default for Collector {
     fn default() -> Self {
-        Collector { next: Duration::ZERO, interval: OFTEN, asked: None }
+        Collector { next: Duration::ZERO, interval: OFTEN, asked: None, last: None }
     }
 }
 
@@ -48,9 +49,14 @@ impl Collector {
             Stage::Pressure => Collection::Moderate,
             Stage::Critical | Stage::Emergency => Collection::Critical,
         };
-        if at < self.next {
+        let next = match self.last {
+            Some((when, last)) if last < collection => self.next.min(when + OFTEN),
+            _ => self.next,
+        };
+        if at < next {
             return None;
         }
+        self.last = Some((at, collection));
         self.next = at + self.interval;
         self.asked = Some((at, bytes));
         Some(collection)
@@ -96,5 +102,16 @@ mod tests {
         assert_eq!(collector.sample(Stage::Pressure, 1, at), Some(Collection::Moderate));
         let mut collector = Collector::default();
         assert_eq!(collector.sample(Stage::Critical, 1, at), Some(Collection::Critical));
+    }
+
+    #[test]
+    fn a_more_thorough_one_does_not_wait_longer_than_five_seconds() {
+        let mut collector = Collector::default();
+        let mut sample = |stage, second| collector.sample(stage, 9, Duration::from_secs(second));
+        assert_eq!(sample(Stage::Pressure, 0), Some(Collection::Moderate));
+        assert_eq!(sample(Stage::Critical, 3), None);
+        assert_eq!(sample(Stage::Pressure, 5), None, "the first one has not helped");
+        assert_eq!(sample(Stage::Critical, 5), Some(Collection::Critical));
+        assert_eq!(sample(Stage::Critical, 10), None);
     }
 }
