@@ -4,8 +4,9 @@ use std::ffi::c_void;
 use std::panic;
 
 use nproxy::memory::heap_page::Slot;
-use nproxy::memory::human;
 use nproxy::memory::limit::{self, Limits};
+
+use nproxy::units;
 
 use crate::notice;
 use crate::v8::{FULL_COLLECTION, Isolate, V8};
@@ -77,7 +78,8 @@ impl Heap {
         let wanted = if self.snapshot == Snapshot::Asked { part.max(young) } else { part };
         let more = wanted.min(usize::try_from(free_memory()).unwrap_or(usize::MAX));
         if self.told == Told::Yes && notice::has_room() {
-            let (pid, at, more) = (std::process::id(), human(limit as u64), human(more as u64));
+            let (pid, at, more) =
+                (std::process::id(), units::bytes(limit as u64), units::bytes(more as u64));
             let line = format!(
                 "nproxy: node {pid}: the V8 heap is at its limit of {at}: emergency; {more} more this once\n"
             );

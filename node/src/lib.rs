@@ -92,7 +92,7 @@ impl Process {
 
     /// With no nproxy around us.
     fn alone(v8: Option<V8>, asked: Asked) -> Result<(Process, &'static str), String> {
-        let config = match Cli::from_variables() {
+        let config = match Cli::parse_words(vec!["nproxy".into()]) {
             Ok(cli) => Config::new(cli, StdinIs::Stream).map_err(|error| error.to_string())?,
             Err(Request::Refuse(why) | Request::Print(why)) => return Err(why),
         };

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use nproxy::config::{Banner, Config, Monitor, Verbosity};
-use nproxy::memory::heap::HeapGuard;
+use nproxy::config::{Banner, Config, MonitorMode, Verbosity};
+use nproxy::memory::Guard;
+use nproxy::memory::heap::{HeapGuard, described};
 use nproxy::memory::heap_page::{Collection, Page};
 use nproxy::memory::limit::{self, Limits};
 use nproxy::memory::policy::collection::Collector;
 use nproxy::memory::policy::{Change, GateMode, Settings, Source, Stage, Thresholds};
 use nproxy::memory::sample::Scope;
-use nproxy::memory::{Guard, human};
+use nproxy::units::bytes;
 
 use crate::notice::Notices;
 
@@ -33,10 +34,10 @@ impl Watch {
     pub(crate) fn new(config: &Config, page: Page<'static>, now: Instant) -> Option<Watch> {
         let memory = &config.memory;
         let scope = match memory.monitor {
-            Monitor::Off => return None,
-            Monitor::Auto | Monitor::Process => Scope::Process,
-            Monitor::Tree => Scope::Tree,
-            Monitor::Cgroup => Scope::Cgroup(limit::own_group()?),
+            MonitorMode::Off => return None,
+            MonitorMode::Auto | MonitorMode::Process => Scope::Process,
+            MonitorMode::Tree => Scope::Tree,
+            MonitorMode::Cgroup => Scope::Cgroup(limit::own_group()?),
         };
         let ceiling = limit::ceiling(Limits::default());
         let thresholds = Thresholds::new(memory.named, ceiling).ok()?;
@@ -44,10 +45,10 @@ impl Watch {
         let settings = Settings { gate: GateMode::Off, ..memory.settings };
         let mut notices = Notices::new(config.verbosity == Verbosity::Quiet);
         if memory.banner == Banner::Shown {
-            let from = Stage::ALL[1..].iter().map(|stage| human(thresholds.of(*stage)));
+            let from = Stage::ALL[1..].iter().map(|stage| bytes(thresholds.of(*stage)));
             let from = from.collect::<Vec<_>>().join(", ");
             let pid = std::process::id();
-            let text = format!("node {pid}: memory: stages from {from} of {}", human(ceiling));
+            let text = format!("node {pid}: memory: stages from {from} of {}", bytes(ceiling));
             notices.say(&text);
         }
         let guard = Guard::new(scope, std::process::id(), thresholds, settings, now);
@@ -80,7 +81,7 @@ impl Watch {
                 self.tell(to);
             }
             if let Some(change) = self.heaps.sample(at) {
-                self.notices.say_of(change.to, &change.to_string());
+                self.notices.say_of(change.to, &described(&change));
             }
             self.stage = self.guard.stage().max(self.heaps.stage());
             let place = Stage::ALL.iter().position(|stage| *stage == self.stage);
@@ -92,11 +93,11 @@ impl Watch {
     }
 
     fn tell(&mut self, to: Stage) {
-        let resident = human(self.guard.resident());
+        let resident = bytes(self.guard.resident());
         let text = match to {
             Stage::Monitoring => format!("memory: {to} ({resident} in use)"),
             _ => {
-                let from = human(self.guard.thresholds().of(to));
+                let from = bytes(self.guard.thresholds().of(to));
                 format!("memory: {to} from {from} ({resident} in use)")
             }
         };
@@ -109,12 +110,12 @@ impl Watch {
             return;
         }
         self.next_log = now.checked_add(every);
-        let resident = human(self.guard.resident());
-        let peak = human(self.guard.account().peak);
+        let resident = bytes(self.guard.resident());
+        let peak = bytes(self.guard.account().peak);
         let mut text = format!("memory: {resident}, peak {peak}, {}", self.stage);
         for heap in self.heaps.heaps() {
-            let (used, live) = (human(heap.used), human(heap.live));
-            let (limit, external) = (human(heap.limit), human(heap.external));
+            let (used, live) = (bytes(heap.used), bytes(heap.live));
+            let (limit, external) = (bytes(heap.limit), bytes(heap.external));
             let heap = format!("; heap {used} used, {live} alive of {limit}, external {external}");
             text.push_str(&heap);
         }

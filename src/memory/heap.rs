@@ -9,7 +9,8 @@ use nix::unistd::Pid;
 
 use super::heap_page::{Heap, Page};
 use super::policy::Stage;
-use super::policy::heap::{HeapChange, Heaps};
+use super::policy::heap::{HeapChange, Heaps, SHARES};
+use crate::units;
 
 /// How often the dead are looked for: a process that was killed could not say that it ended.
 const LOOK_FOR_DEAD: Duration = Duration::from_millis(200);
@@ -118,6 +119,20 @@ impl<'p> HeapGuard<'p> {
     }
 }
 
+/// A change of the heaps' stage, in words.
+pub fn described(change: &HeapChange) -> String {
+    let (pid, to) = (change.heap.pid, change.to);
+    let Some((_, from)) = SHARES.iter().find(|(stage, _)| *stage == to) else {
+        return format!("heap: {to}");
+    };
+    let (live, limit) = (units::bytes(change.heap.live), units::bytes(change.heap.limit));
+    // V8 collects in large steps when its heap is small.
+    let passed = |stage: Stage| change.from < stage && stage < to;
+    let passed = SHARES.iter().filter(|(stage, _)| passed(*stage));
+    let passed: String = passed.map(|(stage, _)| format!(", past {stage}")).collect();
+    format!("heap of node {pid}: {to} from {from} % of {limit} ({live} alive{passed})")
+}
+
 /// Whether there is a process with this number. One that nobody has waited for yet still counts.
 pub fn is_alive(pid: u32) -> bool {
     let Ok(pid) = i32::try_from(pid) else { return false };
@@ -144,7 +159,12 @@ mod tests {
         slot.collected(310);
         assert_eq!(guard.sample(at(20)).map(|change| change.to), Some(Stage::Attention));
         slot.near_limit();
-        assert_eq!(guard.sample(at(30)).map(|change| change.to), Some(Stage::Emergency));
+        let change = guard.sample(at(30)).expect("a change");
+        let text = format!(
+            "heap of node {}: emergency from 80 % of 1000 B (1000 B alive, past pressure, past critical)",
+            child.id()
+        );
+        assert_eq!(described(&change), text);
         assert_eq!((guard.near_limits(), guard.records().count()), (1, 3));
         assert_eq!(guard.sample(at(40)), None);
         assert_eq!(guard.records().count(), 3, "nothing has changed");

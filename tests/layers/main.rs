@@ -17,7 +17,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("units", &[]),
     // Pure: no descriptor, no system call.
     ("text", &[]),
-    ("memory::policy", &[]),
+    // How V8 heaps are written into a shared page: words and their places.
+    ("memory::heap_page", &[]),
+    ("memory::policy", &["memory::heap_page"]),
     ("relay::pace", &[]),
     // The one reader of /proc/PID.
     ("process::procfs", &["error"]),
@@ -129,7 +131,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that touch nothing outside of the process.
-const PURE: &[&str] = &["units", "text", "memory::policy", "relay::pace", "observe"];
+const PURE: &[&str] =
+    &["units", "text", "memory::heap_page", "memory::policy", "relay::pace", "observe"];
 
 /// What stands for the outside: crates, and modules of `std`.
 const OUTSIDE: &[&str] = &["nix", "libc", "rustix", "io_uring"];

@@ -3,12 +3,10 @@
 //! A heap's own measure is what its last full collection left: garbage that waits for one says nothing of how close V8
 //! is to its end.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::{LEAVE_AFTER, Stage};
 use crate::memory::heap_page::Heap;
-use crate::memory::human;
 
 /// Percent of a heap's limit from which attention, pressure, critical and emergency begin.
 pub const SHARES: [(Stage, u64); 4] =
@@ -31,22 +29,6 @@ pub struct Heaps {
     stage: Stage,
     /// Since when all have been low enough, and the highest stage that they would have fallen to in that time.
     low: Option<(Duration, Stage)>,
-}
-
-impl fmt::Display for HeapChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (pid, to) = (self.heap.pid, self.to);
-        let Some((_, from)) = SHARES.iter().find(|(stage, _)| *stage == to) else {
-            return write!(f, "heap: {to}");
-        };
-        let (live, limit) = (human(self.heap.live), human(self.heap.limit));
-        write!(f, "heap of node {pid}: {to} from {from} % of {limit} ({live} alive")?;
-        // V8 collects in large steps when its heap is small.
-        for (passed, _) in SHARES.iter().filter(|(stage, _)| self.from < *stage && *stage < to) {
-            write!(f, ", past {passed}")?;
-        }
-        f.write_str(")")
-    }
 }
 
 impl Default for Heaps {
@@ -129,10 +111,6 @@ mod tests {
         let change = heaps.sample(&[heap(100), heap(1200)], at(10)).expect("a change");
         assert_eq!((change.from, change.to), (Stage::Monitoring, Stage::Pressure));
         assert_eq!(change.heap.live, 1200);
-        assert_eq!(
-            change.to_string(),
-            "heap of node 1: pressure from 50 % of 2240 (1200 alive, past attention)"
-        );
         assert_eq!(heaps.sample(&[heap(100), heap(1010)], at(500)), None, "above 90 %");
         assert_eq!(heaps.sample(&[heap(100), heap(700)], at(600)), None);
         assert_eq!(heaps.sample(&[heap(100)], at(1599)), None);
