@@ -42,6 +42,7 @@ off\t'Never'"
 complete -c nproxy -l degrade -d 'Whether text modes are switched off from the pressure stage on' -r -f -a "auto\t'From the pressure stage on'
 never\t'Never'"
 complete -c nproxy -l memlog -d 'Print the memory in use on stderr every so many seconds; 0 means never' -r
+complete -c nproxy -l node-max-old -d 'What V8 may keep, in MiB (--max-old-space-size), with --node' -r
 complete -c nproxy -l stats -d 'Print transfer statistics to stderr at exit' -r -f -a "text\t'A table to read'
 json\t'One JSON object'"
 complete -c nproxy -l stats-file -d 'Write the statistics to a file, as JSON' -r
@@ -73,6 +74,7 @@ complete -c nproxy -l tee-strict -d 'Exit with 125 if a copy is not complete'
 complete -c nproxy -l line-numbers -d 'Number the lines'
 complete -c nproxy -l group -d 'Run the command in a process group of its own and forward signals to the whole group'
 complete -c nproxy -l banner -d 'Print on stderr at the start what is run and watched'
+complete -c nproxy -l node -d 'Watch the V8 heaps of Node.js processes too'
 complete -c nproxy -l no-control -d 'Do not let --status see this session'
 complete -c nproxy -s q -l quiet -d 'Print only errors on stderr, no notices'
 complete -c nproxy -s v -l verbose -d 'Explain on stderr what is decided; twice for more'

@@ -57,13 +57,15 @@ pub const EXIT_STATUS: [(&str, &str); 4] = [
 ];
 
 /// Variables that are no option's.
-pub const VARIABLES: [(&str, &str); 3] = [
+pub const VARIABLES: [(&str, &str); 5] = [
     (
         "NPROXY_RUNTIME_DIR",
         "The directory of the status sockets, instead of $XDG_RUNTIME_DIR or, where that is not set, /tmp",
     ),
     ("NO_COLOR", "If it is set, notices have no colours"),
     ("PATH", "Where the command is looked up"),
+    ("NODE_OPTIONS", "With --node, what it holds goes to the command with a --require added to it"),
+    ("NODE_OPT_MAX_OLD", "With --node, MiB that become a --max-old-space-size in NODE_OPTIONS"),
 ];
 
 /// Files that nproxy uses without being told to.

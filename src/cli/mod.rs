@@ -11,6 +11,7 @@ mod engine;
 mod given;
 pub mod manual;
 mod memory;
+mod node;
 mod observe;
 mod run;
 mod text;
@@ -28,6 +29,7 @@ pub use copies::CopyFlags;
 pub use engine::{EngineFlags, PipeSize};
 pub use given::Given;
 pub use memory::MemoryFlags;
+pub use node::NodeFlags;
 pub use observe::ObserveFlags;
 pub use run::RunFlags;
 pub use text::TextFlags;
@@ -61,6 +63,10 @@ pub struct Cli {
     /// The memory guard
     #[command(flatten)]
     pub memory: MemoryFlags,
+
+    /// Node.js
+    #[command(flatten)]
+    pub node: NodeFlags,
 
     /// Statistics and reports
     #[command(flatten)]

@@ -3,6 +3,7 @@
 mod copies;
 mod effect;
 mod memory;
+mod node;
 mod observe;
 mod text;
 
@@ -19,6 +20,7 @@ pub use crate::cli::choices::{
 pub use crate::observe::Level;
 pub use copies::{Target, Tee, TeeFailure, TeeOpen};
 pub use memory::{Banner, Memory};
+pub use node::NodePreload;
 pub use observe::{ControlMode, Observe, Stats, StatusRequest};
 pub use text::{Escapes, Streams, Text};
 
@@ -73,6 +75,8 @@ pub struct Wrap {
     pub signal_exit: SignalExit,
     /// Who gets the signals that are sent to nproxy.
     pub forward_to: ForwardTo,
+    /// What Node processes are given.
+    pub node: NodePreload,
 }
 
 /// Who gets the signals that are sent to nproxy.
@@ -120,7 +124,10 @@ impl Config {
         let verbosity = Verbosity::new(&cli);
         let mut words = cli.command.into_iter();
         let job = match (words.next(), stdin_is) {
-            (Some(program), _) => Job::Wrap(Wrap::new(program, words.collect(), &cli.run)),
+            (Some(program), _) => {
+                let node = NodePreload::new(&cli.node);
+                Job::Wrap(Wrap::new(program, words.collect(), &cli.run, node))
+            }
             (None, StdinIs::Stream) => Job::Filter,
             (None, StdinIs::Terminal) => {
                 let why = "no command, and stdin is a terminal (see nproxy --help)";
@@ -143,7 +150,12 @@ impl Config {
 }
 
 impl Wrap {
-    fn new(program: OsString, arguments: Vec<OsString>, flags: &RunFlags) -> Wrap {
+    fn new(
+        program: OsString,
+        arguments: Vec<OsString>,
+        flags: &RunFlags,
+        node: NodePreload,
+    ) -> Wrap {
         Wrap {
             program,
             arguments,
@@ -152,6 +164,7 @@ impl Wrap {
             linger: flags.linger,
             signal_exit: flags.signal_exit,
             forward_to: if flags.group { ForwardTo::Group } else { ForwardTo::Child },
+            node,
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct HeapGuard<'p> {
     looked_for_dead: Duration,
     near_limits: u64,
     highest: Stage,
+    peak_live: u64,
+    processes: u64,
 }
 
 impl<'p> HeapGuard<'p> {
@@ -51,16 +53,14 @@ impl<'p> HeapGuard<'p> {
             looked_for_dead: Duration::ZERO,
             near_limits: 0,
             highest: Stage::Monitoring,
+            peak_live: 0,
+            processes: 0,
         }
     }
 
     /// Reads all heaps, and says whether their stage has changed. Without a system call, but for a look
     /// five times a second at who is still there.
     pub fn sample(&mut self, at: Duration) -> Option<HeapChange> {
-        if at.saturating_sub(self.looked_for_dead) >= LOOK_FOR_DEAD {
-            self.looked_for_dead = at;
-            self.bury_dead();
-        }
         let before = std::mem::take(&mut self.last);
         self.last.extend(self.page.heaps());
         for heap in &self.last {
@@ -68,6 +68,8 @@ impl<'p> HeapGuard<'p> {
             if known == Some(heap) {
                 continue;
             }
+            self.processes += u64::from(known.is_none());
+            self.peak_live = self.peak_live.max(heap.live);
             let near_before = known.map_or(0, |known| known.near_limits.min(heap.near_limits));
             self.near_limits += heap.near_limits - near_before;
             if self.records.len() == RECORDS {
@@ -77,6 +79,11 @@ impl<'p> HeapGuard<'p> {
         }
         let change = self.heaps.sample(&self.last, at);
         self.highest = self.highest.max(self.heaps.stage());
+        // Only now: what a process has said last is worth knowing.
+        if at.saturating_sub(self.looked_for_dead) >= LOOK_FOR_DEAD {
+            self.looked_for_dead = at;
+            self.bury_dead();
+        }
         change
     }
 
@@ -106,6 +113,16 @@ impl<'p> HeapGuard<'p> {
     /// Times that V8 was about to reach a limit, in all processes so far.
     pub fn near_limits(&self) -> u64 {
         self.near_limits
+    }
+
+    /// The most that any heap needed after a full collection, in bytes.
+    pub fn peak_live(&self) -> u64 {
+        self.peak_live
+    }
+
+    /// Node processes seen so far.
+    pub fn processes(&self) -> u64 {
+        self.processes
     }
 
     /// How the heaps have changed lately, the oldest first.
@@ -170,8 +187,10 @@ mod tests {
         assert_eq!(guard.records().count(), 3, "nothing has changed");
         child.kill().and_then(|()| child.wait()).expect("kill");
         guard.sample(at(300));
+        assert_eq!(guard.heaps().len(), 1, "its last words");
+        guard.sample(at(310));
         assert!(guard.heaps().is_empty());
-        assert_eq!(guard.sample(at(1300)).map(|change| change.to), Some(Stage::Monitoring));
+        assert_eq!(guard.sample(at(1310)).map(|change| change.to), Some(Stage::Monitoring));
         assert_eq!(guard.highest(), Stage::Emergency);
         assert_eq!(guard.near_limits(), 1);
     }

@@ -114,6 +114,11 @@ impl Guard {
         self.due = now;
     }
 
+    /// Has at least this stage's effects from now on, whatever memory's own stage is.
+    pub fn set_floor(&mut self, stage: Stage) {
+        self.policy.set_floor(stage);
+    }
+
     /// What the stage allows.
     pub fn effects(&self) -> Effects {
         self.policy.effects()

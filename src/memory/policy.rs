@@ -205,6 +205,8 @@ pub struct Policy {
     /// Bytes per second that memory has been growing by lately; shrinking counts as none.
     growth: f64,
     stalled_until: Option<Duration>,
+    /// A stage that something else than memory has brought about.
+    floor: Stage,
 }
 
 impl Policy {
@@ -219,6 +221,7 @@ impl Policy {
             last: None,
             growth: 0.0,
             stalled_until: None,
+            floor: Stage::Monitoring,
         }
     }
 
@@ -291,18 +294,24 @@ impl Policy {
         }
     }
 
+    /// Has at least this stage's effects from now on, whatever memory's own stage is.
+    pub fn set_floor(&mut self, stage: Stage) {
+        self.floor = stage;
+    }
+
     /// What is allowed now.
     pub fn effects(&self) -> Effects {
-        let (observation, history) = match self.stage {
+        let stage = self.stage.max(self.floor);
+        let (observation, history) = match stage {
             Stage::Monitoring | Stage::Attention => (Observation::Full, 1024),
             Stage::Pressure => (Observation::Summary, 128),
             Stage::Critical | Stage::Emergency => (Observation::Off, 0),
         };
-        let text = match (self.settings.degrade, self.stage) {
+        let text = match (self.settings.degrade, stage) {
             (Degrade::Auto, Stage::Pressure | Stage::Critical | Stage::Emergency) => TextModes::Off,
             _ => TextModes::AsAsked,
         };
-        let flow = match (self.stage, self.settings.gate) {
+        let flow = match (stage, self.settings.gate) {
             (Stage::Monitoring | Stage::Attention, _) => Flow::Open,
             (Stage::Pressure, _) | (Stage::Critical, GateMode::Off) => Flow::Bounded,
             // It queues its own output: what lowers its memory is to take that.

@@ -77,6 +77,19 @@ pub enum Event<'a> {
         /// In use.
         resident_bytes: u64,
     },
+    /// The V8 heaps of Node processes reached another stage.
+    Heap {
+        /// The process whose heap is fullest.
+        pid: u32,
+        /// Until now.
+        from: &'a str,
+        /// From now on.
+        to: &'a str,
+        /// What its last full collection found alive.
+        live_bytes: u64,
+        /// What V8 allows.
+        limit_bytes: u64,
+    },
     /// The gate changed what it admits.
     Gate {
         /// `open`, `bounded`, `closed` or `draining`.

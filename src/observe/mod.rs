@@ -4,6 +4,7 @@
 
 pub mod events;
 pub mod history;
+pub mod node;
 pub mod progress;
 pub mod report;
 pub mod stats;

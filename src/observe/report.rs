@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::node::NodeReport;
 use super::stats::{Distribution, StreamStats};
 use crate::memory::policy::Stage;
 use crate::relay::{Counters, Stream};
@@ -52,6 +53,9 @@ pub struct MemoryReport {
     pub max_events: u64,
     /// Processes of the group that the OOM killer ended.
     pub oom_kills: u64,
+    /// Its Node processes; absent without --node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeReport>,
 }
 
 /// A run as a whole.
@@ -320,7 +324,9 @@ impl MemoryReport {
                 _ => write!(f, ", {what} {} times{more}", grouped(*count))?,
             }
         }
-        writeln!(f)
+        writeln!(f)?;
+        let node = self.node.iter().filter(|node| node.processes > 0);
+        node.into_iter().try_for_each(|node| node.write(f))
     }
 }
 
@@ -378,6 +384,7 @@ mod tests {
         high_events: 0,
         max_events: 0,
         oom_kills: 0,
+        node: None,
     };
 
     #[test]

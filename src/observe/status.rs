@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use super::node::{self, HeapStatus, NodeStatus};
 use super::report::{CopyReport, StreamReport};
 use crate::memory::policy::Stage;
 use crate::units::{clock, harmless, size};
@@ -44,6 +45,9 @@ pub struct MemoryStatus {
     pub peak_bytes: u64,
     /// How often the stage has changed.
     pub stage_changes: u64,
+    /// The heaps of its Node processes; absent without --node.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<NodeStatus>,
 }
 
 /// Whose streams are relayed.
@@ -156,7 +160,10 @@ pub fn text(sessions: &[SessionStatus]) -> String {
             };
         }
     }
-    table
+    let nodes = sessions
+        .iter()
+        .filter_map(|session| Some((session.subject.pid, session.memory.as_ref()?.node.as_ref()?)));
+    table + &node::text(nodes)
 }
 
 /// Columns of the table.
@@ -189,7 +196,7 @@ struct Metric {
 }
 
 /// Every metric that is offered; names and label names are stable.
-const METRICS: [Metric; 16] = [
+const METRICS: [Metric; 21] = [
     Metric {
         name: "nproxy_session_info",
         kind: "gauge",
@@ -237,6 +244,39 @@ const METRICS: [Metric; 16] = [
         kind: "counter",
         help: "How often the memory stage has changed.",
         figures: |session| memory(session, |memory| memory.stage_changes as f64),
+    },
+    Metric {
+        name: "nproxy_node_heap_used_bytes",
+        kind: "gauge",
+        help: "V8 heap in use in a Node process, garbage included.",
+        figures: |session| heaps(session, |heap| heap.used_bytes),
+    },
+    Metric {
+        name: "nproxy_node_heap_live_bytes",
+        kind: "gauge",
+        help: "V8 heap that the last full collection found alive.",
+        figures: |session| heaps(session, |heap| heap.live_bytes),
+    },
+    Metric {
+        name: "nproxy_node_heap_limit_bytes",
+        kind: "gauge",
+        help: "What V8 allows for its heap.",
+        figures: |session| heaps(session, |heap| heap.limit_bytes),
+    },
+    Metric {
+        name: "nproxy_node_external_bytes",
+        kind: "gauge",
+        help: "Memory outside of the V8 heap that objects in it keep.",
+        figures: |session| heaps(session, |heap| heap.external_bytes),
+    },
+    Metric {
+        name: "nproxy_node_near_heap_limit_total",
+        kind: "counter",
+        help: "Times that V8 was about to reach the limit of its heap, in all Node processes.",
+        figures: |session| {
+            let node = session.memory.iter().filter_map(|memory| memory.node.as_ref());
+            node.map(|node| (String::new(), node.near_limits as f64)).collect()
+        },
     },
     Metric {
         name: "nproxy_gate_closed",
@@ -310,6 +350,12 @@ fn memory(session: &SessionStatus, figure: fn(&MemoryStatus) -> f64) -> Vec<(Str
     session.memory.iter().map(|memory| (String::new(), figure(memory))).collect()
 }
 
+fn heaps(session: &SessionStatus, figure: fn(&HeapStatus) -> u64) -> Vec<(String, f64)> {
+    let heaps = session.memory.iter().filter_map(|memory| memory.node.as_ref());
+    let heaps = heaps.flat_map(|node| &node.heaps);
+    heaps.map(|heap| (format!("node=\"{}\"", heap.pid), figure(heap) as f64)).collect()
+}
+
 fn each(session: &SessionStatus, figure: fn(&StreamReport) -> Option<f64>) -> Vec<(String, f64)> {
     let streams = session.streams.iter().map(|live| &live.report);
     let labelled = streams.filter_map(|stream| {
@@ -373,6 +419,7 @@ mod tests {
                 resident_bytes: 1 << 20,
                 peak_bytes: 2 << 20,
                 stage_changes: 3,
+                node: None,
             }),
             streams: vec![LiveStream { report, waits_for: Some("reader".into()), ended: None }],
             copies: vec![CopyReport { name: "a\"b".into(), bytes: 1, lost_bytes: 2 }],

@@ -1,5 +1,6 @@
-//! What the child puts on itself between fork and exec: its cgroup and its resource limits.
+//! What the child gets beside its streams: variables, and, between fork and exec, its cgroup and its resource limits.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -14,12 +15,14 @@ pub(crate) const NOT_ENTERED: Errno = Errno::EBADE;
 /// The same for a resource limit.
 pub(crate) const NOT_LIMITED: Errno = Errno::EBADR;
 
-/// Cgroup and limits of a child to be.
+/// Cgroup, limits and variables of a child to be.
 #[derive(Debug, Default)]
 pub(crate) struct Confinement {
     /// `cgroup.procs` of its group, opened with our rights: those count, not the child's (cgroups(7)).
     pub(crate) entrance: Option<OwnedFd>,
     pub(crate) rlimits: Vec<Rlimit>,
+    /// Variables with other values than nproxy has itself.
+    pub(crate) variables: Vec<(OsString, OsString)>,
 }
 
 impl Confinement {

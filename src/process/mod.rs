@@ -3,8 +3,10 @@
 pub(crate) mod child;
 pub(crate) mod exit;
 pub(crate) mod fds;
+pub(crate) mod heap_page;
 pub(crate) mod limits;
 pub(crate) mod monitor;
+pub(crate) mod node;
 pub(crate) mod procfs;
 pub(crate) mod signals;
 pub(crate) mod spawn;

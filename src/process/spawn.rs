@@ -62,6 +62,7 @@ pub(crate) fn start(
 ) -> io::Result<Pid> {
     let mut command = Command::new(&wrap.program);
     command.args(&wrap.arguments);
+    command.envs(confinement.variables.iter().map(|(name, value)| (name, value)));
     if let Some(stdin) = streams.stdin {
         command.stdin(Stdio::from(stdin));
     }

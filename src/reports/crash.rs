@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::figures::Figures;
 use super::recorder::Recorder;
 use super::stages::Stages;
+use crate::memory::heap::Record;
 use crate::observe::report::MemoryReport;
 use crate::observe::status::SessionStatus;
 use crate::process::exit::Exit;
@@ -55,6 +56,9 @@ struct CrashReport {
     memory: Option<MemoryReport>,
     /// The last looks at the command's memory, oldest first.
     memory_history: Vec<MemorySample>,
+    /// How the heaps of its Node processes have changed lately, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    heap_history: Vec<HeapSample>,
     /// The run at its end.
     session: SessionStatus,
     /// The last transfers, oldest first.
@@ -76,6 +80,19 @@ struct MemorySample {
     seconds: f64,
     resident_bytes: u64,
     stage: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct HeapSample {
+    /// Since the start.
+    seconds: f64,
+    pid: u32,
+    used_bytes: u64,
+    /// What the last full collection found alive.
+    live_bytes: u64,
+    limit_bytes: u64,
+    external_bytes: u64,
+    near_limits: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,6 +119,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) memory: Option<&'a MemoryReport>,
     /// Processes that the OOM killer ended meanwhile.
     pub(crate) oom_kills: u64,
+    /// The last figures of its Node processes.
+    pub(crate) heap_records: &'a [Record],
 }
 
 /// Writes a report into `directory` if the command died in a way that asks for one. Returns where it is.
@@ -148,6 +167,15 @@ impl CrashReport {
             resident_bytes: sample.resident,
             stage: sample.stage.name(),
         });
+        let heaps = evidence.heap_records.iter().map(|Record { at, heap }| HeapSample {
+            seconds: at.as_secs_f64(),
+            pid: heap.pid,
+            used_bytes: heap.used,
+            live_bytes: heap.live,
+            limit_bytes: heap.limit,
+            external_bytes: heap.external,
+            near_limits: heap.near_limits,
+        });
         let name = nix::sys::signal::Signal::try_from(signal);
         CrashReport {
             version: VERSION,
@@ -159,6 +187,7 @@ impl CrashReport {
             usage: Usage::of_children(),
             memory: evidence.memory.cloned(),
             memory_history: samples.collect(),
+            heap_history: heaps.collect(),
             session: evidence.figures.status(),
             history: transfers.collect(),
         }

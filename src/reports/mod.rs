@@ -24,6 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Config, ControlMode, Job, Level, Observe, Verbosity};
 use crate::error::Error;
+use crate::memory::heap::Record;
 use crate::memory::policy::Change;
 use crate::notice;
 use crate::observe::events::Event;
@@ -63,6 +64,8 @@ pub(crate) struct MemoryEnd {
     pub(crate) report: Option<MemoryReport>,
     /// Processes that the OOM killer ended: in the command's control group, or on this machine meanwhile.
     pub(crate) oom_kills: u64,
+    /// How the heaps of Node processes have changed lately, the oldest first.
+    pub(crate) heap_records: Vec<Record>,
 }
 
 impl<'c> Reports<'c> {
@@ -224,15 +227,27 @@ impl<'c> Reports<'c> {
     /// The command's memory has been sampled: only what its stage allows is recorded from here on.
     pub(crate) fn memory_sampled(&mut self, snapshot: MemorySnapshot, now: Instant) {
         let at = now.saturating_duration_since(self.started);
-        let gate = self.stages.sampled(snapshot, at, now);
+        let effects = snapshot.effects;
+        if let Some(change) = &snapshot.heap_change {
+            self.event(
+                now,
+                &Event::Heap {
+                    pid: change.heap.pid,
+                    from: change.from.name(),
+                    to: change.to.name(),
+                    live_bytes: change.heap.live,
+                    limit_bytes: change.heap.limit,
+                },
+            );
+        }
         if let Some(Change::Stage { from, to }) = snapshot.change {
             let (from, to) = (from.name(), to.name());
             self.event(now, &Event::Stage { from, to, resident_bytes: snapshot.resident });
         }
-        if let Some(GateChange(gate)) = gate {
+        if let Some(GateChange(gate)) = self.stages.sampled(snapshot, at, now) {
             self.event(now, &Event::Gate { gate });
         }
-        self.recorder.limit(stages::allowed_level(snapshot.effects));
+        self.recorder.limit(stages::allowed_level(effects));
     }
 
     /// The command is gone: its memory weighs on nothing any more.
@@ -295,6 +310,7 @@ impl<'c> Reports<'c> {
             stages: &self.stages,
             memory: memory.report.as_ref(),
             oom_kills: memory.oom_kills,
+            heap_records: &memory.heap_records,
         };
         match crash::report(directory, evidence) {
             Ok(None) => {}

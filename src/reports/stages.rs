@@ -7,20 +7,34 @@ use std::time::{Duration, Instant};
 
 use crate::config::Level;
 use crate::memory::Account;
+use crate::memory::heap_page::Heap;
+use crate::memory::policy::heap::{HeapChange, stage_of_heap};
 use crate::memory::policy::{Change, Effects, Flow, Observation, Stage};
+use crate::observe::node::{HeapStatus, NodeStatus};
 use crate::observe::status::MemoryStatus;
 
 /// Samples that are remembered for a crash report.
 const REMEMBERED: usize = 128;
 
 /// What is known after a sample of the command's memory, and what that sample changed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct MemorySnapshot {
     pub(crate) account: Account,
     pub(crate) resident: u64,
     pub(crate) stage: Stage,
     pub(crate) effects: Effects,
     pub(crate) change: Option<Change>,
+    /// `None` if Node processes are not watched.
+    pub(crate) heaps: Option<HeapFigures>,
+    pub(crate) heap_change: Option<HeapChange>,
+}
+
+/// What is known of the heaps of Node processes.
+#[derive(Clone, Debug)]
+pub(crate) struct HeapFigures {
+    pub(crate) heaps: Vec<Heap>,
+    /// Times that V8 was about to reach a limit, in all processes so far.
+    pub(crate) near_limits: u64,
 }
 
 /// How the gate is called once it has changed.
@@ -62,26 +76,27 @@ impl Stages {
 
     /// How things stand; `None` if nothing has been sampled.
     pub(crate) fn status(&self) -> Option<MemoryStatus> {
-        let snapshot = self.last?;
+        let snapshot = self.last.as_ref()?;
         Some(MemoryStatus {
             stage: snapshot.stage.name().to_owned(),
             gate: gate_name(snapshot.effects.flow).to_owned(),
             resident_bytes: snapshot.resident,
             peak_bytes: snapshot.account.peak,
             stage_changes: snapshot.account.changes,
+            node: snapshot.heaps.as_ref().map(HeapFigures::status),
         })
     }
 
     /// The stage and the gate in a few words, if they are worth any.
     pub(crate) fn words(&self) -> Option<String> {
-        let snapshot = self.last.filter(|snapshot| snapshot.stage != Stage::Monitoring)?;
+        let snapshot = self.last.as_ref().filter(|snapshot| snapshot.stage != Stage::Monitoring)?;
         Some(match snapshot.effects.flow {
             Flow::Open => snapshot.stage.name().to_owned(),
             flow => format!("{}, gate {}", snapshot.stage, gate_name(flow)),
         })
     }
 
-    fn remember(&mut self, snapshot: MemorySnapshot, at: Duration) {
+    fn remember(&mut self, snapshot: &MemorySnapshot, at: Duration) {
         if self.samples.len() == REMEMBERED {
             self.samples.pop_front();
         }
@@ -106,16 +121,31 @@ impl Stages {
         at: Duration,
         now: Instant,
     ) -> Option<GateChange> {
-        self.remember(snapshot, at);
+        self.remember(&snapshot, at);
         self.set_gate(snapshot.effects.flow, now);
-        let before = self.last.replace(snapshot).map_or(Flow::Open, |last| last.effects.flow);
         let flow = snapshot.effects.flow;
+        let before = self.last.replace(snapshot).map_or(Flow::Open, |last| last.effects.flow);
         (before != flow).then(|| GateChange(gate_name(flow)))
     }
 
     /// The command is gone, and its memory weighs on nothing any more.
     pub(crate) fn command_ended(&mut self, now: Instant) {
         self.set_gate(Flow::Open, now);
+    }
+}
+
+impl HeapFigures {
+    fn status(&self) -> NodeStatus {
+        let heaps = self.heaps.iter().map(|heap| HeapStatus {
+            pid: heap.pid,
+            stage: stage_of_heap(heap).name().to_owned(),
+            used_bytes: heap.used,
+            live_bytes: heap.live,
+            limit_bytes: heap.limit,
+            external_bytes: heap.external,
+            near_limits: heap.near_limits,
+        });
+        NodeStatus { near_limits: self.near_limits, heaps: heaps.collect() }
     }
 }
 

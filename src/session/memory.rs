@@ -9,18 +9,21 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use super::nodes::NodeWatch;
 use crate::config::{Banner, Config, MonitorMode, Wrap};
 use crate::error::Error;
 use crate::memory::limit::{self, ChildGroup, Events};
+use crate::memory::policy::heap::HeapChange;
 use crate::memory::policy::{
     BOUNDED, Change, Flow, Source, Stage, TRICKLE, TRICKLE_EVERY, TextModes, Thresholds,
 };
 use crate::memory::sample::{Group, Scope};
-use crate::memory::{Guard, stall};
+use crate::memory::{Guard, heap, stall};
 use crate::notice;
 use crate::observe::report::MemoryReport;
 use crate::process::exit::Exit;
 use crate::process::limits::Confinement;
+use crate::process::node::{self, Preload};
 use crate::relay::{self, Relay, Role, Stream, TextSwitch, Trickle};
 use crate::reports::MemoryEnd;
 use crate::reports::stages::MemorySnapshot;
@@ -43,6 +46,9 @@ pub(crate) struct MemoryWatch<'c> {
     stalls: Polled,
     events: Polled,
     next_log: Option<Instant>,
+    /// What Node processes are given; its page is what `nodes` reads.
+    preload: Option<Preload>,
+    nodes: Option<NodeWatch>,
     /// The machine's count when the child started.
     oom_kills: Option<u64>,
     coloured: bool,
@@ -108,6 +114,8 @@ impl<'c> MemoryWatch<'c> {
             stalls: Polled::No,
             events: Polled::new(events),
             next_log: None,
+            preload: node::prepare(wrap, config.verbosity)?,
+            nodes: None,
             oom_kills: None,
             coloured,
         })
@@ -121,7 +129,12 @@ impl<'c> MemoryWatch<'c> {
         let entrance = self.group.as_ref().map(ChildGroup::entrance).transpose();
         let entrance =
             entrance.map_err(|error| Error::os("open the cgroup of the child", error))?;
-        Ok(Confinement { entrance, rlimits: self.config.memory.rlimits.clone() })
+        let variables = self.preload.as_ref().map(|preload| preload.variables.clone());
+        Ok(Confinement {
+            entrance,
+            rlimits: self.config.memory.rlimits.clone(),
+            variables: variables.unwrap_or_default(),
+        })
     }
 
     /// Begins to watch the child with number `pid`.
@@ -145,6 +158,7 @@ impl<'c> MemoryWatch<'c> {
         self.show_banner(engine, &format!("{name}, stages from {figures} of {}", bytes(ceiling)));
         self.next_log = memory.log_every.map(|every| now + every);
         self.guard = Some(Guard::new(scope, pid, thresholds, memory.settings, now));
+        self.nodes = self.preload.as_ref().map(|preload| NodeWatch::new(preload.page.page(), now));
     }
 
     fn show_banner(&self, engine: &str, memory: &str) {
@@ -158,7 +172,9 @@ impl<'c> MemoryWatch<'c> {
 
     /// When the loop has to look at memory again.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.guard.as_ref().map(Guard::due).into_iter().chain(self.next_log).min()
+        let nodes = self.nodes.as_ref().map(NodeWatch::due);
+        let guard = self.guard.as_ref().map(Guard::due);
+        guard.into_iter().chain(nodes).chain(self.next_log).min()
     }
 
     /// Keeps polled what tells of stalls and of the child's group.
@@ -188,8 +204,12 @@ impl<'c> MemoryWatch<'c> {
 
     /// Takes a sample if one is due, and applies what it means. Returns what was found.
     pub(crate) fn turn(&mut self, relays: &mut [Relay], now: Instant) -> Option<MemorySnapshot> {
+        let heap_change = self.nodes.as_mut().and_then(|nodes| nodes.turn(now));
+        if let Some(change) = &heap_change {
+            self.apply_heap(change, relays, now);
+        }
         let guard = self.guard.as_mut()?;
-        if now < guard.due() {
+        if now < guard.due() && heap_change.is_none() {
             self.log(now);
             return None;
         }
@@ -198,18 +218,37 @@ impl<'c> MemoryWatch<'c> {
             _ => Source::Empty,
         };
         let change = guard.sample(source, now);
+        let mut stage = guard.stage();
+        if let Some(nodes) = &mut self.nodes {
+            stage = stage.max(nodes.stage());
+            nodes.memory_sampled(guard.stage(), guard.resident(), stage, now);
+        }
         let snapshot = MemorySnapshot {
             account: guard.account(),
             resident: guard.resident(),
-            stage: guard.stage(),
+            stage,
             effects: guard.effects(),
             change,
+            heaps: self.nodes.as_ref().map(NodeWatch::figures),
+            heap_change,
         };
         if let Some(change) = change {
             self.apply(change, relays, now);
         }
         self.log(now);
         Some(snapshot)
+    }
+
+    /// The heaps of Node processes have brought about another stage: what it allows counts beside memory's own.
+    fn apply_heap(&mut self, change: &HeapChange, relays: &mut [Relay], now: Instant) {
+        let Some(guard) = &mut self.guard else { return };
+        guard.set_floor(change.to);
+        let effects = guard.effects();
+        spread(effects.flow, effects.text, relays, now);
+        let colour = self.colour(change.to);
+        notice::coloured(self.config.verbosity, &heap::described(change), colour);
+        let title = self.title.get_or_insert_with(|| Title::new(&self.wrap.program));
+        title.show(change.to, "heap");
     }
 
     fn apply(&mut self, change: Change, relays: &mut [Relay], now: Instant) {
@@ -265,12 +304,16 @@ impl<'c> MemoryWatch<'c> {
             1 => " in 1 process".to_owned(),
             many => format!(" in {many} processes"),
         };
-        let text = format!("memory: {resident}{of}, peak {peak}, {stage}");
+        let heaps = self.nodes.as_ref().map_or(String::new(), NodeWatch::words);
+        let text = format!("memory: {resident}{of}, peak {peak}, {stage}{heaps}");
         notice::notice(self.config.verbosity, &text);
     }
 
     /// The child is gone, and its memory with it: what is left of its output goes as the user asked.
     pub(crate) fn command_ended(&mut self, exit: Exit, relays: &mut [Relay], now: Instant) {
+        if let Some(change) = self.nodes.as_mut().and_then(|nodes| nodes.command_ended(now)) {
+            self.apply_heap(&change, relays, now);
+        }
         spread(Flow::Open, TextModes::AsAsked, relays, now);
         self.next_log = None;
         let program = self.wrap.program.to_string_lossy();
@@ -318,7 +361,11 @@ impl<'c> MemoryWatch<'c> {
 
     /// What is known of the command's memory once it has ended.
     pub(crate) fn end(&self) -> MemoryEnd {
-        MemoryEnd { report: self.report(), oom_kills: self.killed() }
+        MemoryEnd {
+            report: self.report(),
+            oom_kills: self.killed(),
+            heap_records: self.nodes.as_ref().map_or_else(Vec::new, NodeWatch::records),
+        }
     }
 
     /// The books, for the report.
@@ -337,6 +384,7 @@ impl<'c> MemoryWatch<'c> {
             high_events: events.high,
             max_events: events.max,
             oom_kills: events.oom_kill,
+            node: self.nodes.as_ref().map(NodeWatch::report),
         })
     }
 }

@@ -8,6 +8,7 @@ mod event_loop;
 mod job_control;
 mod linger;
 mod memory;
+mod nodes;
 mod plan;
 #[cfg(test)]
 mod tests;

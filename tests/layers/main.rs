@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("relay", &["error", "text", "relay::pace", "ring"]),
     // Pure as well; of the relay it knows the names of streams and their counters.
     ("observe", &["units", "memory::policy", "relay::route"]),
-    ("memory", &["error", "units", "memory::policy", "process::procfs"]),
+    ("memory", &["error", "units", "memory::heap_page", "memory::policy", "process::procfs"]),
     // What can be chosen: plain values, the same in what is said and in what it means.
     ("cli::choices", &["observe", "ring", "relay", "memory::policy", "text"]),
     // What can be said, and what it means.
@@ -71,6 +71,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ring",
             "relay",
             "memory",
+            "memory::heap_page",
             "config",
             "cli::choices",
             "notice",
@@ -92,6 +93,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "relay",
             "observe",
             "memory",
+            "memory::heap_page",
             "memory::policy",
             "config",
             "cli::choices",
@@ -113,6 +115,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "relay",
             "observe",
             "memory",
+            "memory::heap_page",
             "memory::policy",
             "config",
             "cli::choices",
