@@ -25,3 +25,5 @@ mod terminal;
 mod memory;
 // Reports, events, the status socket, the live line, crash reports, and the scripts.
 mod observe;
+// Node processes: the preload by itself, and the heaps that nproxy watches. Skipped where there is no Node.
+mod node;

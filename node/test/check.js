@@ -296,7 +296,7 @@ test('near the limit: one line, figures, and a little more room once', async (ch
   const flags = ['--max-old-space-size=40', '--max-semi-space-size=1'];
   const loaded = await run(text, { flags });
   check(loaded.text === 'survived\n', `survived: ${loaded.signal} ${loaded.stderr.slice(0, 300)}`);
-  const line = /nproxy: node \d+: the V8 heap is at its limit of \d+M: emergency; 10M more this once\n/g;
+  const line = /nproxy: node \d+: the V8 heap is at its limit of \d+ MiB: emergency; 10 MiB more this once\n/g;
   check((loaded.stderr.match(line) || []).length === 1, `one line: ${loaded.stderr.slice(0, 400)}`);
 });
 
@@ -329,10 +329,10 @@ test('memory stages are told, and left', async (check) => {
   const env = { NPROXY_ATTENTION_MB: '100', NPROXY_PRESSURE_MB: '150', NPROXY_CRITICAL_MB: '190', NPROXY_EMERGENCY_MB: '230', NPROXY_BANNER: '1', NPROXY_MEMLOG: '1' };
   const { stderr, code } = await run(text, { env, flags: ['--expose-gc'] });
   check(code === 0, `${code}`);
-  const places = ['attention from 100M', 'pressure from 150M', 'critical from 190M', 'emergency from 230M', 'memory: monitoring ('].map((word) => stderr.indexOf(word));
+  const places = ['attention from 100 MiB', 'pressure from 150 MiB', 'critical from 190 MiB', 'emergency from 230 MiB', 'memory: monitoring ('].map((word) => stderr.indexOf(word));
   check(places.every((place, i) => place >= 0 && (i === 0 || place > places[i - 1])), stderr);
-  check(/nproxy: node \d+: memory: stages from 100M, 150M, 190M, 230M of /.test(stderr), `a banner: ${stderr}`);
-  check(/memory: \d+M, peak \d+M, \w+; heap \S+ used, \S+ alive of \S+, external \S+\n/.test(stderr), `a log: ${stderr}`);
+  check(/nproxy: node \d+: memory: stages from 100 MiB, 150 MiB, 190 MiB, 230 MiB of /.test(stderr), `a banner: ${stderr}`);
+  check(/memory: \S+ MiB, peak \S+ MiB, \w+; heap \S+ MiB used, \S+ MiB alive of \S+ GiB, external \S+ MiB\n/.test(stderr), `a log: ${stderr}`);
 });
 
 test('NPROXY_MONITOR=off is silent, and so is --quiet by variable', async (check) => {

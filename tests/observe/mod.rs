@@ -2,7 +2,7 @@
 //! and the tools around them. Every test that touches the relay runs on both engines.
 
 // The schemas of all reports, each test of which holds its reports against them.
-mod schema;
+pub(crate) mod schema;
 // --stats and --stats-file: the figures, and the schema that describes them.
 mod stats;
 // --events: what is told, and that nobody waits for it.
