@@ -228,13 +228,13 @@ impl<'p> Slot<'p> {
             Collection::Critical => 2,
         };
         let before = self.load(Word::Request) & COUNT;
-        self.store(Word::Request, before + FIRST | level);
+        self.store(Word::Request, (before + FIRST) | level);
     }
 
     /// Asks the process's own thread to end.
     pub fn request_end(self) {
         let before = self.load(Word::Request) & COUNT;
-        self.store(Word::Request, before + FIRST | END);
+        self.store(Word::Request, (before + FIRST) | END);
     }
 }
 
