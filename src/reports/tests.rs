@@ -37,7 +37,15 @@ fn snapshot(flow: Flow, resident: u64) -> MemorySnapshot {
     let effects =
         Effects { observation: Observation::Summary, history: 128, text: TextModes::Off, flow };
     let account = Account::default();
-    MemorySnapshot { account, resident, stage: Stage::Critical, effects, change: None }
+    MemorySnapshot {
+        account,
+        resident,
+        stage: Stage::Critical,
+        effects,
+        change: None,
+        heaps: None,
+        heap_change: None,
+    }
 }
 
 #[test]
@@ -76,7 +84,15 @@ fn a_crash_report_is_for_abnormal_deaths_only() {
     let figures = some_figures();
     let report = |exit| {
         let (figures, recorder, stages) = (&figures, &recorder, &stages);
-        let evidence = Evidence { exit, figures, recorder, stages, memory: None, oom_kills: 1 };
+        let evidence = Evidence {
+            exit,
+            figures,
+            recorder,
+            stages,
+            memory: None,
+            oom_kills: 1,
+            heap_records: &[],
+        };
         crash::report(reports.as_os_str(), evidence).expect("a directory to write in")
     };
     for asked_for in [Exit::Status(0), Exit::Status(139), Exit::Signal(libc::SIGTERM)] {

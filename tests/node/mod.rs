@@ -169,11 +169,10 @@ fn ten_processes_are_each_in_the_status(engine: Engine) {
         Some(heaps(runtime.path())).filter(|rest| rest.len() == 9 && !rest.contains(&all[3]))
     });
     run.signal(Signal::SIGKILL);
-    let page = proc::until("the page to be gone", || {
+    proc::until("the page to be gone", || {
         let held = proc::descriptors(run.pid());
         held.is_empty().then_some(())
     });
-    assert_eq!(page, ());
 }
 
 fn more_processes_than_slots_one_after_the_other(engine: Engine) {
