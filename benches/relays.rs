@@ -61,6 +61,7 @@ fn nproxy(engine: Engine, source: OwnedFd, sink: OwnedFd) {
         source_name: "source".into(),
         sink_name: "sink".into(),
         text: None,
+        rate: None,
         copies: Vec::new(),
     };
     let limit = Duration::from_micros(200);
@@ -69,7 +70,7 @@ fn nproxy(engine: Engine, source: OwnedFd, sink: OwnedFd) {
         let now = Instant::now();
         relay.on_time(&mut ring, now).expect("the ring");
         relay.advance(&mut ring, now).expect("the ring");
-        let timeout = relay.deadline().map(|at| at.saturating_duration_since(now));
+        let timeout = relay.deadline(now).map(|at| at.saturating_duration_since(now));
         ring.wait(timeout).expect("the ring");
         while let Some(completion) = ring.next_completion() {
             relay.complete(completion, &mut ring).expect("the ring");

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::io;
 
+/// The command was ended because it was silent for too long, as timeout(1) says it.
+pub const STATUS_TIMED_OUT: u8 = 124;
 /// nproxy itself failed: a bad flag, no ring, bytes that could not be delivered.
 pub const STATUS_FAILED: u8 = 125;
 /// The command was found but cannot be executed.

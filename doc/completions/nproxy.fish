@@ -22,6 +22,8 @@ complete -c nproxy -l stdin -d 'What the command reads: inherit, relay or null' 
 relay\t'The command reads a pipe that nproxy fills from its own stdin'
 null\t'The command reads /dev/null'"
 complete -c nproxy -l linger -d 'How long to wait for processes that are left over' -r
+complete -c nproxy -l idle-timeout -d 'End a command that has printed nothing for this long' -r
+complete -c nproxy -l heartbeat -d 'Print a line on stderr this often while nothing comes' -r
 complete -c nproxy -l signal-exit -d 'If a signal kills the command: raise it or exit 128+N' -r -f -a "raise\t'nproxy dies by the same signal'
 code\t'nproxy exits with 128 + the number of the signal'"
 complete -c nproxy -l memory-max -d 'Kill the command above this much memory (cgroup v2)' -r
@@ -62,6 +64,7 @@ off\t'Totals only'"
 complete -c nproxy -l engine -d 'How bytes are moved: auto, uring or epoll' -r -f -a "auto\t'io_uring where it is allowed, else epoll'
 uring\t'io_uring or nothing'
 epoll\t'Readiness and non-blocking system calls'"
+complete -c nproxy -l limit-rate -d 'Relay at most so many bytes a second, each stream' -r
 complete -c nproxy -l pipe-size -d 'Grow pipes to this size, or keep them as they are' -r
 complete -c nproxy -l coalesce -d 'The longest that a busy stream waits for more bytes, in microseconds' -r
 complete -c nproxy -l completions -d 'Print the completion script for a shell and exit' -r -f -a "bash\t''

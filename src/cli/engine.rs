@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::choices::EngineChoice;
+use super::values::size;
 use crate::units::{bytes, read_size};
 
 /// How bytes are moved.
@@ -14,6 +15,12 @@ pub struct EngineFlags {
     /// How bytes are moved: auto, uring or epoll
     #[arg(long, value_enum, value_name = "ENGINE", default_value_t, env = "NPROXY_ENGINE")]
     pub engine: EngineChoice,
+
+    /// Relay at most so many bytes a second, each stream
+    ///
+    /// On the average: after a pause, at most what 100 ms allow passes at once.
+    #[arg(long, value_name = "SIZE", value_parser = size, env = "NPROXY_LIMIT_RATE")]
+    pub limit_rate: Option<u64>,
 
     /// Grow pipes to this size, or keep them as they are
     #[arg(

@@ -1,5 +1,7 @@
 //! Flags that say how the command is run.
 
+use std::time::Duration;
+
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
@@ -28,6 +30,19 @@ pub struct RunFlags {
     #[arg(long, value_name = "TIME|eof", default_value = "200ms", value_parser = linger, env = "NPROXY_LINGER")]
     pub linger: Linger,
 
+    /// End a command that has printed nothing for this long
+    ///
+    /// It gets SIGTERM, with all that it has started, and SIGKILL ten seconds later; nproxy exits with 124. A command
+    /// that is stopped is not silent, and neither is one whose output is not read. A filter just ends.
+    #[arg(long, value_name = "TIME", value_parser = some_time, env = "NPROXY_IDLE_TIMEOUT")]
+    pub idle_timeout: Option<Duration>,
+
+    /// Print a line on stderr this often while nothing comes
+    ///
+    /// It names the command, how long it has run and been silent, and the memory that it uses.
+    #[arg(long, value_name = "TIME", value_parser = some_time, env = "NPROXY_HEARTBEAT")]
+    pub heartbeat: Option<Duration>,
+
     /// If a signal kills the command: raise it or exit 128+N
     ///
     /// Whether nproxy then dies by the same signal or exits with 128 + its number, as a shell would.
@@ -37,6 +52,14 @@ pub struct RunFlags {
     /// Run the command in a process group of its own and forward signals to the whole group
     #[arg(long, value_parser = FalseyValueParser::new(), hide_short_help = true, env = "NPROXY_GROUP")]
     pub group: bool,
+}
+
+/// A time, more than none.
+fn some_time(text: &str) -> Result<Duration, String> {
+    match read_time(text)? {
+        Duration::ZERO => Err("expected more than 0".to_owned()),
+        time => Ok(time),
+    }
 }
 
 fn linger(text: &str) -> Result<Linger, String> {
@@ -51,8 +74,6 @@ fn linger(text: &str) -> Result<Linger, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -35,6 +35,10 @@ pub struct Config {
     pub pipe_size: Option<u32>,
     /// The longest that a busy stream waits for more bytes before its next transfer.
     pub coalesce: Duration,
+    /// Bytes a second that each output stream is limited to.
+    pub limit_rate: Option<u64>,
+    /// What happens while nothing comes.
+    pub silence: Silence,
     /// Text modes of the streams that nproxy delivers.
     pub text: Text,
     /// Where else the streams go.
@@ -47,6 +51,15 @@ pub struct Config {
     pub verbosity: Verbosity,
     /// Flags without effect, one line each.
     pub remarks: Vec<String>,
+}
+
+/// What happens while no output comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// After this long the command is ended.
+    pub timeout: Option<Duration>,
+    /// A line is printed this often.
+    pub heartbeat: Option<Duration>,
 }
 
 /// What to carry.
@@ -122,6 +135,7 @@ impl Config {
         let observe = Observe::new(&cli.observe);
         let remarks = effect::remarks(&cli);
         let verbosity = Verbosity::new(&cli);
+        let silence = Silence { timeout: cli.run.idle_timeout, heartbeat: cli.run.heartbeat };
         let mut words = cli.command.into_iter();
         let job = match (words.next(), stdin_is) {
             (Some(program), _) => {
@@ -139,6 +153,8 @@ impl Config {
             engine: cli.engine.engine,
             pipe_size: cli.engine.pipe_size.0,
             coalesce: cli.engine.coalesce,
+            limit_rate: cli.engine.limit_rate,
+            silence,
             text,
             tee,
             memory,

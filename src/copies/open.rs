@@ -65,6 +65,7 @@ impl Copies {
                 source_name: format!("the pipe to {name}"),
                 sink_name: name.clone(),
                 text,
+                rate: None,
                 copies: Vec::new(),
             });
         }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpgid, getpgrp, getppid, getsid};
 
 /// Whether nobody would continue our process group once it stopped.
@@ -28,12 +29,55 @@ fn parent_of(pid: Pid) -> Option<Pid> {
     stat_field(pid, 4).map(Pid::from_raw)
 }
 
-/// A field of `/proc/PID/stat`, by its number in proc_pid_stat(5): the fourth or a later one.
+/// A field of `/proc/PID/stat`, by its number in proc_pid_stat(5): the third or a later one.
 fn stat_field<T: FromStr>(pid: impl Display, number: usize) -> Option<T> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // "pid (name) state parent …": the name may hold spaces and parentheses, so read from its end.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(number - 3)?.parse().ok()
+}
+
+/// One process, and none that has its number later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pid: i32,
+    /// In clock ticks since boot.
+    started: u64,
+}
+
+impl Process {
+    fn find(pid: i32) -> Option<Process> {
+        Some(Process { pid, started: stat_field(pid, 22)? })
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub(crate) fn signal(self, signal: Signal) {
+        if self.runs() {
+            let _ = kill(Pid::from_raw(self.pid), signal);
+        }
+    }
+
+    /// Whether it has not ended. One that nobody has waited for yet has.
+    pub(crate) fn runs(self) -> bool {
+        let state = stat_field(self.pid, 3);
+        Process::find(self.pid) == Some(self) && state.is_some_and(|state: char| state != 'Z')
+    }
+}
+
+/// A process and all that descend from it, as far as their parents still run.
+pub(crate) fn tree(root: i32) -> Vec<Process> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let parents: Vec<(i32, i32)> =
+        pids.filter_map(|pid| Some((pid, stat_field(pid, 4)?))).collect();
+    let mut tree = vec![root];
+    let mut next = 0;
+    while next < tree.len() {
+        let parent = tree[next];
+        tree.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    tree.into_iter().filter_map(Process::find).collect()
 }
 
 /// A process that holds a pipe or a terminal open.

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::link::TRANSFER;
+use super::rate::RateLimit;
 
 /// How a relay may submit its next read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +46,14 @@ pub(super) struct Admission {
     /// Of a trickle: what may still be taken, in bytes, and when that was last added to.
     left: u32,
     filled: Option<Instant>,
+    limit: Option<RateLimit>,
 }
 
 impl Admission {
-    pub(super) fn new() -> Admission {
-        Admission { flow: Flow::Open, left: 0, filled: None }
+    /// `rate` limits it to so many bytes a second.
+    pub(super) fn new(rate: Option<u64>) -> Admission {
+        let limit = rate.map(RateLimit::new);
+        Admission { flow: Flow::Open, left: 0, filled: None, limit }
     }
 
     /// Opens or closes the gate. A gate that closes admits its first trickle at once.
@@ -64,6 +68,11 @@ impl Admission {
 
     /// The most that the next transfer may move; 0 if it has to wait.
     pub(super) fn admits(&mut self, now: Instant) -> u32 {
+        let limit = self.limit.as_mut().map_or(u32::MAX, |limit| limit.admits(now));
+        limit.min(self.flow_admits(now))
+    }
+
+    fn flow_admits(&mut self, now: Instant) -> u32 {
         match self.flow {
             Flow::Open | Flow::Drain => TRANSFER,
             Flow::Bounded(bytes) => bytes,
@@ -89,14 +98,21 @@ impl Admission {
     /// So many bytes were taken.
     pub(super) fn took(&mut self, bytes: u32) {
         self.left = self.left.saturating_sub(bytes);
+        if let Some(limit) = &mut self.limit {
+            limit.took(bytes);
+        }
     }
 
     /// When it admits something again, if it admits nothing now.
-    pub(super) fn reopens(&self) -> Option<Instant> {
-        match self.flow {
-            Flow::Trickle(trickle) if self.left == 0 => Some(self.filled? + trickle.every),
+    pub(super) fn reopens(&self, now: Instant) -> Option<Instant> {
+        let limit = self.limit.as_ref().and_then(|limit| limit.reopens(now));
+        let flow = match (self.flow, self.filled) {
+            (Flow::Trickle(trickle), Some(filled)) if self.left == 0 => {
+                Some(filled + trickle.every)
+            }
             _ => None,
-        }
+        };
+        limit.into_iter().chain(flow).max()
     }
 
     /// Whether waiting for more bytes is allowed.
@@ -120,13 +136,13 @@ mod tests {
     #[test]
     fn an_open_gate_admits_what_its_flow_allows() {
         let now = Instant::now();
-        let mut gate = Admission::new();
+        let mut gate = Admission::new(None);
         for (flow, most) in
             [(Flow::Open, TRANSFER), (Flow::Bounded(65536), 65536), (Flow::Drain, TRANSFER)]
         {
             gate.set(flow, now);
             gate.took(u32::MAX);
-            assert_eq!((gate.admits(now), gate.reopens()), (most, None));
+            assert_eq!((gate.admits(now), gate.reopens(now)), (most, None));
         }
     }
 
@@ -138,7 +154,7 @@ mod tests {
             turns in prop::collection::vec((0u64..250, 1u32..200_000), 1..200)
         ) {
             let start = Instant::now();
-            let mut gate = Admission::new();
+            let mut gate = Admission::new(None);
             gate.set(CLOSED, start);
             let (mut now, mut total) = (start, 0u64);
             for (late, size) in turns {
@@ -147,7 +163,7 @@ mod tests {
                 gate.took(moved);
                 total += u64::from(moved);
                 prop_assert!(admitted <= TRICKLE);
-                match gate.reopens() {
+                match gate.reopens(now) {
                     Some(at) => {
                         prop_assert!(at - now <= EVERY);
                         now = at + Duration::from_millis(late.min(99));
@@ -164,7 +180,7 @@ mod tests {
     #[test]
     fn a_writer_that_never_lets_up_gets_the_figure() {
         let start = Instant::now();
-        let mut gate = Admission::new();
+        let mut gate = Admission::new(None);
         gate.set(CLOSED, start);
         let mut total = 0;
         for millis in 0..10_000 {

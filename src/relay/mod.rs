@@ -16,6 +16,7 @@ mod flow;
 mod link;
 pub mod pace;
 mod path;
+mod rate;
 mod result;
 mod route;
 
@@ -124,7 +125,7 @@ impl Relay {
             pace: Pace::new(coalesce),
             paced_until: None,
             capacity,
-            admission: Admission::new(),
+            admission: Admission::new(route.rate),
             switch: Switch::new(),
         })
     }
@@ -239,14 +240,14 @@ impl Relay {
     }
 
     /// The next moment at which [`Relay::on_time`] has something to do.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let idle = match (&self.state, &self.path) {
             (State::Open, Path::Direct(path)) => path.deadline(),
             (State::Open, Path::Brokered(path)) => path.deadline(),
             (State::Open, Path::Teed(_) | Path::Buffered(_)) => None,
             _ => return None,
         };
-        idle.into_iter().chain(self.paced_until).chain(self.admission.reopens()).min()
+        idle.into_iter().chain(self.paced_until).chain(self.admission.reopens(now)).min()
     }
 
     /// Sets how much may be taken from the source. What is in flight is not called back.

@@ -99,6 +99,8 @@ pub struct Route {
     pub sink_name: String,
     /// Text modes, if there are any.
     pub text: Option<TextWork>,
+    /// The most bytes a second.
+    pub rate: Option<u64>,
     /// What else gets a copy. With copies, the source is a pipe and the sink can be spliced into.
     pub copies: Vec<Feed>,
 }

@@ -156,6 +156,7 @@ fn recorded(bytes: usize, level: Level) -> (Vec<Relay>, Recorder, u64) {
         source_name: "source".into(),
         sink_name: "sink".into(),
         text: None,
+        rate: None,
         copies: Vec::new(),
     };
     let mut relay = Relay::new(0, route, None, Duration::ZERO, &mut ring).expect("a relay");

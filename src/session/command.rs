@@ -15,6 +15,7 @@ use crate::process::signals::{Arrival, Signals, Whom};
 use crate::reports::Reports;
 use crate::ring::{Op, Operation, Ring, Token};
 use crate::terminal::{Keys, Terminal};
+use crate::units::harmless;
 
 /// The command, its terminal and its memory, and the signals meant for it.
 #[derive(Debug)]
@@ -33,6 +34,13 @@ pub(crate) struct Command<'c> {
     pub(crate) ended_by_key: Option<i32>,
     signals_polled: bool,
     child_polled: bool,
+}
+
+/// Whether the command was stopped or continued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Changes {
+    None,
+    OfState,
 }
 
 impl<'c> Command<'c> {
@@ -57,6 +65,11 @@ impl<'c> Command<'c> {
         }
     }
 
+    /// What messages call it: its program.
+    pub(crate) fn name(&self) -> String {
+        harmless(&self.wrap.program.to_string_lossy())
+    }
+
     /// Whether it has not ended.
     pub(crate) fn is_running(&self) -> bool {
         self.child.exit().is_none()
@@ -68,7 +81,8 @@ impl<'c> Command<'c> {
     }
 
     /// Makes events of what has befallen the command.
-    pub(crate) fn record_changes(&mut self, reports: &mut Reports<'_>) {
+    pub(crate) fn record_changes(&mut self, reports: &mut Reports<'_>) -> Changes {
+        let changes = if self.child.changes.is_empty() { Changes::None } else { Changes::OfState };
         for (at, arrival) in self.arrivals.drain(..) {
             let from_terminal = arrival.from_terminal;
             reports.event(at, &Event::Signal { signal: arrival.signal, from_terminal });
@@ -80,6 +94,7 @@ impl<'c> Command<'c> {
                 JobChange::HangUpAnnounced => {}
             }
         }
+        changes
     }
 
     /// Takes note that there is something to learn of the child. True if it has ended.

@@ -4,16 +4,22 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::Session;
-use super::command::Command;
+use super::command::{Changes, Command};
 use super::job_control::{is_hung_up, writes_keys};
 use super::linger::{Patience, report_end};
+use super::silence::{Due, Output};
 use crate::config::{Linger, TeeFailure};
 use crate::error::Error;
+use crate::notice;
 use crate::process::exit::Exit;
+use crate::process::procfs;
 use crate::relay::{End, Role, Stream};
 use crate::reports::Before;
 use crate::ring::{Completion, Operation};
+use crate::units::{bytes, clock};
 
 impl Session<'_> {
     /// Runs until the command has ended and every stream from it.
@@ -34,6 +40,7 @@ impl Session<'_> {
     fn turn(&mut self) -> io::Result<bool> {
         let now = Instant::now();
         self.prepare_command(now)?;
+        self.watch_silence(now)?;
         self.relays.leave_stalled_copies(self.patience(), &mut self.ring, now)?;
         self.reports.advance(&self.relays, &mut self.ring, now)?;
         for relay in self.relays.iter_mut() {
@@ -49,11 +56,13 @@ impl Session<'_> {
         }
         self.report_ends();
         if let Some(command) = &mut self.command {
-            command.record_changes(&mut self.reports);
+            if command.record_changes(&mut self.reports) == Changes::OfState {
+                self.silence.restart(Instant::now());
+            }
             command.follow_ends(&self.relays);
         }
         let running = self.command.as_ref().is_some_and(Command::is_running);
-        Ok(running || self.relays.iter().any(|relay| relay.ended().is_none()))
+        Ok(running || self.is_ending() || self.relays.iter().any(|relay| relay.ended().is_none()))
     }
 
     /// Looks after the command: its signals, its memory, its terminal, and what it has left open.
@@ -74,6 +83,64 @@ impl Session<'_> {
                 relay.stop(&mut self.ring)?;
             } else if writes_keys(relay) {
                 relay.set_reading(terminal.reading(), &mut self.ring)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that nothing comes, and ends a command that has been silent for too long.
+    fn watch_silence(&mut self, now: Instant) -> io::Result<()> {
+        if self.silence.is_idle() {
+            return Ok(());
+        }
+        let output = match &self.command {
+            Some(command) if command.child.stopped => Output::Stopped,
+            Some(command) if !command.is_running() && !self.silence.is_over() => return Ok(()),
+            _ => self.relays.output(),
+        };
+        match self.silence.update(output, now) {
+            None => {}
+            Some(Due::Heartbeat(silent)) => self.show_heartbeat(silent, now),
+            Some(Due::Terminate) => self.end_silent_command()?,
+            Some(Due::Kill) => {
+                self.asked.iter().for_each(|process| process.signal(Signal::SIGKILL))
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something still runs that was asked to end, and has time to do so.
+    fn is_ending(&self) -> bool {
+        self.silence.is_waiting() && self.asked.iter().any(|process| process.runs())
+    }
+
+    fn show_heartbeat(&self, silent: Duration, now: Instant) {
+        let name = self.command.as_ref().map_or("stdin".into(), |command| command.name());
+        let (silent, ran) = (
+            clock(silent.as_secs_f64()),
+            clock(now.saturating_duration_since(self.started).as_secs_f64()),
+        );
+        let memory = self.command.as_ref().and_then(|command| command.memory.in_use());
+        let memory = memory.map_or(String::new(), |in_use| format!(", {} in use", bytes(in_use)));
+        let text = format!("{name}: no output for {silent}, running for {ran}{memory}");
+        notice::notice(self.config.verbosity, &text);
+    }
+
+    /// Asks the command and all that it has started to end. A filter ends at once.
+    fn end_silent_command(&mut self) -> io::Result<()> {
+        let limit = humantime::format_duration(self.config.silence.timeout.unwrap_or_default());
+        match &self.command {
+            Some(command) => {
+                let name = command.name();
+                notice::error(&format!("end {name}: no output for {limit} (--idle-timeout)"));
+                self.asked = procfs::tree(command.child.pid() as i32);
+                self.asked.iter().for_each(|process| process.signal(Signal::SIGTERM));
+            }
+            None => {
+                notice::error(&format!("end: no input for {limit} (--idle-timeout)"));
+                for relay in self.relays.iter_mut() {
+                    relay.stop(&mut self.ring)?;
+                }
             }
         }
         Ok(())
@@ -170,7 +237,7 @@ impl Session<'_> {
 
     /// How long the loop may sleep.
     fn time_limit(&self, now: Instant) -> Option<Duration> {
-        let relays = self.relays.deadline(self.patience());
+        let relays = self.relays.deadline(self.patience(), now);
         let command = self.command.as_ref().and_then(|command| match command.is_running() {
             true => command.memory.deadline(),
             false => match command.wrap.linger {
@@ -180,7 +247,11 @@ impl Session<'_> {
         });
         let stop = self.command.as_ref().and_then(Command::stop_deadline);
         let reports = self.reports.deadline();
-        let next = relays.into_iter().chain(command).chain(stop).chain(reports).min()?;
+        let watched =
+            self.silence.is_over() || self.command.as_ref().is_none_or(Command::is_running);
+        let silence = self.silence.deadline(now).filter(|_| watched);
+        let next =
+            relays.into_iter().chain(silence).chain(command).chain(stop).chain(reports).min()?;
         Some(next.saturating_duration_since(now))
     }
 }

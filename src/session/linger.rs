@@ -10,6 +10,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Whence, lseek};
 
 use super::job_control::writes_keys;
+use super::silence::Output;
 use crate::config::Verbosity;
 use crate::error::Error;
 use crate::notice;
@@ -26,6 +27,11 @@ const STALLED_COPY: Duration = Duration::from_millis(200);
 /// Whether a relay takes bytes from the child's end of a stream, and that stream is still open.
 fn outlives(relay: &Relay) -> bool {
     relay.ended().is_none() && relay.role().is_first()
+}
+
+/// Whether a relay carries what the command writes, or what passes through a filter.
+fn is_output(relay: &Relay) -> bool {
+    relay.stream() != Stream::Stdin && relay.role() != Role::Copy
 }
 
 /// Who else holds the source of a relay.
@@ -107,9 +113,7 @@ impl Relays {
     /// Whether the command writes to a terminal, where a live line of ours would be in its way.
     pub(crate) fn screen(&self) -> Screen {
         let shared = self.relays.iter().any(|relay| {
-            relay.stream() != Stream::Stdin
-                && relay.role() != Role::Copy
-                && relay.sink().is_some_and(|sink| sink.kind() == Kind::Terminal)
+            is_output(relay) && relay.sink().is_some_and(|sink| sink.kind() == Kind::Terminal)
         });
         if shared { Screen::Shared } else { Screen::Own }
     }
@@ -202,8 +206,8 @@ impl Relays {
     }
 
     /// When something here falls due, if nothing completes before.
-    pub(crate) fn deadline(&self, patience: Patience) -> Option<Instant> {
-        let relays = self.relays.iter().filter_map(Relay::deadline);
+    pub(crate) fn deadline(&self, patience: Patience, now: Instant) -> Option<Instant> {
+        let relays = self.relays.iter().filter_map(|relay| relay.deadline(now));
         relays.chain(self.stalling_copies(patience).map(|(_, at)| at)).min()
     }
 
@@ -212,6 +216,16 @@ impl Relays {
     pub(crate) fn silent_since(&self) -> Option<Instant> {
         let open = self.relays.iter().zip(&self.notes).filter(|(relay, _)| outlives(relay));
         open.map(|(_, note)| note.silent_since).max()
+    }
+
+    /// What has come from the command, or through a filter, so far.
+    pub(crate) fn output(&self) -> Output {
+        let first =
+            || self.relays.iter().filter(|relay| is_output(relay) && relay.role().is_first());
+        match first().any(|relay| relay.source().is_some_and(Endpoint::has_input)) {
+            true => Output::Waiting,
+            false => Output::Quiet(first().map(|relay| relay.counters().taken).sum()),
+        }
     }
 
     /// The relays that have ended since this was last asked.

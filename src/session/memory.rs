@@ -170,6 +170,11 @@ impl<'c> MemoryWatch<'c> {
         }
     }
 
+    /// Bytes in use at the last sample, if there was one.
+    pub(crate) fn in_use(&self) -> Option<u64> {
+        self.guard.as_ref().map(Guard::resident).filter(|bytes| *bytes > 0)
+    }
+
     /// When the loop has to look at memory again.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let nodes = self.nodes.as_ref().map(NodeWatch::due);

@@ -10,6 +10,7 @@ mod linger;
 mod memory;
 mod nodes;
 mod plan;
+mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -20,12 +21,13 @@ use nix::errno::Errno;
 use crate::config::{Config, EngineChoice, Job, SignalExit, TeeFailure, Wrap};
 use crate::copies::open::Copies;
 use crate::copies::socket::Peers;
-use crate::error::{Error, STATUS_FAILED};
+use crate::error::{Error, STATUS_FAILED, STATUS_TIMED_OUT};
 use crate::notice;
 use crate::process::child::Child;
 use crate::process::exit::Exit;
 use crate::process::fds;
 use crate::process::monitor::Monitor;
+use crate::process::procfs::Process;
 use crate::process::signals::{self, Signals};
 use crate::process::spawn::Placement;
 use crate::process::startup::{self, Inherited};
@@ -36,6 +38,7 @@ use crate::terminal::{Opened, Terminal};
 use command::Command;
 use linger::Relays;
 use memory::MemoryWatch;
+use silence::SilenceWatch;
 
 /// Runs the job to its end.
 ///
@@ -69,6 +72,7 @@ fn filter(config: &Config) -> Result<Exit, Error> {
             notice::error(&Error::os("write to stdout", Errno::EPIPE));
             Exit::Status(STATUS_FAILED)
         }
+        _ if session.silence.is_over() => Exit::Status(STATUS_TIMED_OUT),
         _ if session.falls_short() => Exit::Status(STATUS_FAILED),
         _ => Exit::Status(0),
     };
@@ -83,6 +87,7 @@ fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
     session.relays.report_abandoned(config.verbosity);
     let ended = session.command.as_ref().and_then(|command| command.child.exit());
     let exit = match ended.unwrap_or(Exit::Status(STATUS_FAILED)) {
+        _ if session.silence.is_over() => Exit::Status(STATUS_TIMED_OUT),
         // What was lost for another reason than a reader that left shows, even if the command died of it.
         Exit::Status(0) | Exit::Signal(libc::SIGPIPE) if session.falls_short() => {
             Exit::Status(STATUS_FAILED)
@@ -141,6 +146,7 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
 #[derive(Debug)]
 struct Session<'c> {
     config: &'c Config,
+    started: Instant,
     ring: Ring,
     relays: Relays,
     /// `None` for a filter.
@@ -148,6 +154,9 @@ struct Session<'c> {
     /// Whom copies are connected to.
     peers: Peers,
     reports: Reports<'c>,
+    silence: SilenceWatch,
+    /// What a silent command has been asked to end with.
+    asked: Vec<Process>,
     /// Some bytes could not be delivered, and not because their reader left.
     lost: bool,
     /// The command has ended by a signal that asks for an end.
@@ -174,11 +183,14 @@ impl<'c> Session<'c> {
         }
         Ok(Session {
             config,
+            started,
             ring,
             relays: Relays::new(relays, started),
             command: None,
             peers,
             reports,
+            silence: SilenceWatch::new(config.silence, started),
+            asked: Vec::new(),
             lost: false,
             asked_to_end: false,
         })

@@ -186,6 +186,7 @@ impl Builder<'_> {
             source_name: "stdin".into(),
             sink_name: "the child's stdin".into(),
             text: None,
+            rate: None,
             copies: Vec::new(),
         });
     }
@@ -306,6 +307,7 @@ impl<'c> Planner<'c> {
                 source_name,
                 sink_name,
                 text: work.text,
+                rate: self.config.limit_rate.filter(|_| role.is_first()),
                 copies: work.copies,
             });
             match next_source {

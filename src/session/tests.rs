@@ -32,6 +32,7 @@ fn route(stream: Stream, role: Role) -> (Route, Ends) {
         source_name: "source".into(),
         sink_name: "sink".into(),
         text: None,
+        rate: None,
         copies: Vec::new(),
     };
     (route, Ends { writer, _reader: reader })
@@ -112,11 +113,11 @@ fn a_copy_that_takes_nothing_is_left_only_when_it_may_be() {
     let (mut relays, mut ends, mut ring) = relays(&[(Stream::Stdout, Role::Copy)]);
     settle(&mut relays, &mut ring);
     let later = Instant::now() + Duration::from_secs(5);
-    assert_eq!(relays.deadline(PATIENCE), None, "a copy may hold the run up");
+    assert_eq!(relays.deadline(PATIENCE, Instant::now()), None, "a copy may hold the run up");
     relays.leave_stalled_copies(PATIENCE, &mut ring, later).expect("the ring");
     assert!(relays[0].ended().is_none());
     let dropping = Patience { on_full: OnFull::Drop, ..PATIENCE };
-    assert!(relays.deadline(dropping).is_some_and(|at| at < later));
+    assert!(relays.deadline(dropping, Instant::now()).is_some_and(|at| at < later));
     relays.leave_stalled_copies(dropping, &mut ring, later).expect("the ring");
     assert!(matches!(relays[0].ended(), Some(End::Stopped)));
     drop(ends.pop());

@@ -20,6 +20,8 @@ mod job_control;
 mod failures;
 // Text modes: what is stripped, what is put in front of lines, and when it appears.
 mod text;
+// Silence that is noticed, and a limit on the rate.
+mod silence;
 // Real programs' colours, at a terminal and in a file.
 mod colours;
 // Legs: every kind of target, clean logs, shared logs, and what a reader of the log sees while the command runs.

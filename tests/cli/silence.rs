@@ -1,0 +1,135 @@
+//! What happens while no output comes, and a limit on how fast it goes: `--idle-timeout`, `--heartbeat`, `--limit-rate`.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::ends;
+use crate::harness::{Engine, Launch, on_both_engines, payload_digest};
+use crate::proc;
+
+on_both_engines![
+    silent_command_is_ended,
+    all_that_it_started_is_ended,
+    deaf_command_is_killed,
+    silent_command_at_a_terminal,
+    busy_command_is_left_alone,
+    slow_reader_is_no_silence,
+    stopped_command_is_not_silent,
+    silent_filter_ends,
+    heartbeat,
+    rate_of_a_filter,
+    rate_of_each_stream,
+];
+
+/// SIGTERM, one line that says why, and 124.
+fn silent_command_is_ended(engine: Engine) {
+    let run = Launch::nproxy(engine)
+        .args(["--idle-timeout=300ms", "sh", "-c", "echo before; sleep 600; echo after"])
+        .finish();
+    run.expect_code(124).expect_output("before\n");
+    run.expect_one_line(&["end sh: no output for 300ms (--idle-timeout)"]);
+    run.expect(run.left.is_empty(), "nothing is left");
+}
+
+/// Also what has closed its streams and left the command's session.
+fn all_that_it_started_is_ended(engine: Engine) {
+    let script = "setsid sh -c 'sleep 601 >/dev/null 2>&1; :' & sleep 602";
+    let run =
+        Launch::nproxy(engine).args(["--idle-timeout=1s", "sh", "-c", script]).start().finish();
+    run.expect_code(124).expect(run.left.is_empty(), "nothing is left");
+}
+
+/// Ten seconds after SIGTERM it is SIGKILL.
+fn deaf_command_is_killed(engine: Engine) {
+    let script = "trap '' TERM; (trap '' TERM; sleep 600) & while :; do sleep 600; done";
+    let run = Launch::nproxy(engine).args(["--idle-timeout=300ms", "sh", "-c", script]).finish();
+    run.expect_code(124).expect(run.left.is_empty(), "nothing is left");
+    run.expect(run.elapsed >= Duration::from_secs(10), "it had its ten seconds");
+}
+
+fn silent_command_at_a_terminal(engine: Engine) {
+    let run = Launch::nproxy(engine)
+        .args(["--pty=always", "--idle-timeout=300ms", "sh", "-c", "echo before; sleep 600; :"])
+        .finish();
+    run.expect_code(124).expect_output("before\n");
+    run.expect(run.left.is_empty(), "nothing is left");
+}
+
+/// Bytes that come in time keep it running, on either stream, and its status is its own.
+fn busy_command_is_left_alone(engine: Engine) {
+    let script = "for i in 1 2 3 4 5 6 7 8; do sleep .25; echo $i >&$((i % 2 + 1)); done; exit 3";
+    let run = Launch::nproxy(engine).args(["--idle-timeout=2s", "sh", "-c", script]).finish();
+    run.expect_code(3).expect_output("2\n4\n6\n8\n");
+}
+
+/// Bytes that wait for a reader have come.
+fn slow_reader_is_no_silence(engine: Engine) {
+    let script = "set -o pipefail; nproxy --idle-timeout=500ms head -c 3000000 /dev/zero | { sleep 2; wc -c; }";
+    Launch::shell(engine, script)
+        .finish()
+        .expect_code(0)
+        .expect_output("3000000\n")
+        .expect_silent();
+}
+
+/// The time of a stop does not count.
+fn stopped_command_is_not_silent(engine: Engine) {
+    let run = Launch::nproxy(engine)
+        .args(["--idle-timeout=4s", "sh", "-c", "echo ready; sleep 2; echo done"])
+        .start();
+    run.stdout.as_ref().expect("its output").wait_for("ready\n", 1);
+    let child = Pid::from_raw(run.process("sh -c"));
+    kill(child, Signal::SIGSTOP).expect("stop it");
+    proc::until("nproxy to be stopped too", || (proc::state(run.pid()) == 'T').then_some(()));
+    std::thread::sleep(Duration::from_secs(5));
+    run.signal(Signal::SIGCONT);
+    run.finish().expect_code(0).expect_output("ready\ndone\n");
+}
+
+fn silent_filter_ends(engine: Engine) {
+    let (source, writer) = std::io::pipe().expect("a pipe");
+    std::io::Write::write_all(&mut &writer, b"begun").expect("write");
+    let run = Launch::nproxy(engine).args(["--idle-timeout=300ms"]).stdin(source).finish();
+    run.expect_code(124).expect_output("begun").expect_one_line(&["--idle-timeout"]);
+    drop(writer);
+}
+
+/// A line each time, and none once something has come.
+fn heartbeat(engine: Engine) {
+    let script = "sleep 2.2; seq 5; sleep .3";
+    let run = Launch::nproxy(engine).args(["--heartbeat=1s", "sh", "-c", script]).finish();
+    run.expect_code(0).expect_output("1\n2\n3\n4\n5\n");
+    let said = run.stderr.text();
+    let beats: Vec<_> = said.lines().collect();
+    run.expect((1..=2).contains(&beats.len()), "one line a second");
+    run.expect(beats[0].starts_with("nproxy: sh: no output for 0:01, running for 0:0"), "the line");
+}
+
+/// Every byte arrives, and no sooner than it may.
+fn rate_of_a_filter(engine: Engine) {
+    for extra in [&[][..], &["--tee=/dev/null"]] {
+        let (source, pipe) = std::io::pipe().expect("pipe");
+        let writer = ends::payload_writer(pipe);
+        let run = Launch::nproxy(engine)
+            .arg(format!("--limit-rate={}", payload_digest().bytes))
+            .args(extra)
+            .stdin(source)
+            .finish();
+        run.expect_code(0).expect_stdout(payload_digest());
+        run.expect(run.elapsed > Duration::from_millis(880), "a second's worth");
+        writer.finish().expect_code(0);
+    }
+}
+
+/// The limit is each stream's own: together they take no longer than one.
+fn rate_of_each_stream(engine: Engine) {
+    let script = "head -c 4000000 /dev/zero & head -c 1000000 /dev/zero >&2; wait";
+    let run = Launch::nproxy(engine)
+        .args(["--limit-rate=2000000", "--stats-file=/dev/null", "sh", "-c", script])
+        .finish();
+    run.expect_code(0).expect(run.elapsed > Duration::from_millis(1880), "two seconds' worth");
+    run.expect(run.stdout.digest.bytes == 4_000_000, "all of stdout");
+    run.expect(run.stderr.digest.bytes == 1_000_000, "all of stderr");
+}
