@@ -20,12 +20,13 @@ use crate::harness::{Engine, nproxy_path, peer_path, time_limit};
 use crate::outcome::Finished;
 use crate::proc;
 
-/// A variable by which a program is known as started by this test, with all that it starts.
+/// A variable by which a program is known as started by this test, with all that it starts. Its name is none that nproxy
+/// would take for one of its own.
 pub(crate) fn mark() -> (&'static str, String) {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let value = format!("{}.{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
-    patience::follow(&format!("NPROXY_TEST_RUN={value}"));
-    ("NPROXY_TEST_RUN", value)
+    patience::follow(&format!("TEST_RUN_OF_NPROXY={value}"));
+    ("TEST_RUN_OF_NPROXY", value)
 }
 
 /// A program about to be started. stdin is /dev/null, stdout and stderr are captured, unless said otherwise.
