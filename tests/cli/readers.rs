@@ -279,12 +279,23 @@ fn expect_at_rest(run: &Running, writer: i32) {
     assert!(proc::threads(run.pid()).len() <= 16, "{:?}", proc::threads(run.pid()));
 }
 
-/// Watches for a second. It is the measure itself, and no wait for something to happen.
+/// Watches for a second, and for another if that one was not quiet: a busy machine makes the last of the work before it
+/// late and its looks at memory dear, but a loop that polls is seen every time. It is the measure itself, and no wait for
+/// something to happen.
 #[track_caller]
 pub(crate) fn expect_no_cpu(run: &Running) {
-    let before = proc::cpu_time(run.pid());
-    std::thread::sleep(WATCHED);
-    let used = proc::cpu_time(run.pid()).saturating_sub(before);
+    let watch = || {
+        let before = proc::cpu_time(run.pid());
+        std::thread::sleep(WATCHED);
+        proc::cpu_time(run.pid()).saturating_sub(before)
+    };
+    let mut used = watch();
+    for _ in 0..3 {
+        if used <= NO_CPU {
+            return;
+        }
+        used = watch();
+    }
     assert!(
         used <= NO_CPU,
         "{used:?} of CPU in {WATCHED:?} with nothing to do: {}",
