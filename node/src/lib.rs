@@ -106,7 +106,7 @@ impl Process {
             None => None,
         };
         let thread = watch.and_then(|watch| Thread::start(slot, heap, Some(watch)).ok());
-        let text = [1, 2].map(|fd| TextStream::new(&config.text, fd, now));
+        let text = [1, 2].map(|fd| TextStream::new(&config.output.text, fd, now));
         let degrade = config.memory.settings.degrade;
         Ok((Process { page, slot, thread, text, degrade }, ALONE))
     }

@@ -24,25 +24,17 @@ pub use node::NodePreload;
 pub use observe::{ControlMode, Observe, Stats, StatusRequest};
 pub use text::{Escapes, Streams, Text};
 
-/// Everything that a run has to know.
+/// Everything that a run has to know, in one part for each who needs it.
 #[derive(Debug)]
 pub struct Config {
     /// What to carry.
     pub job: Job,
-    /// Which engine runs the operations.
-    pub engine: EngineChoice,
-    /// What pipes are grown to, in bytes; `None` leaves them as they are.
-    pub pipe_size: Option<u32>,
-    /// The longest that a busy stream waits for more bytes before its next transfer.
-    pub coalesce: Duration,
-    /// Bytes a second that each output stream is limited to.
-    pub limit_rate: Option<u64>,
+    /// How bytes are moved.
+    pub transfer: Transfer,
+    /// What becomes of the output.
+    pub output: Output,
     /// What happens while nothing comes.
     pub silence: Silence,
-    /// Text modes of the streams that nproxy delivers.
-    pub text: Text,
-    /// Where else the streams go.
-    pub tee: Tee,
     /// How the command's memory is watched and limited.
     pub memory: Memory,
     /// What is recorded of the run, and where it is told.
@@ -60,6 +52,28 @@ pub struct Silence {
     pub timeout: Option<Duration>,
     /// A line is printed this often.
     pub heartbeat: Option<Duration>,
+}
+
+/// How bytes are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Which engine runs the operations.
+    pub engine: EngineChoice,
+    /// What pipes are grown to, in bytes; `None` leaves them as they are.
+    pub pipe_size: Option<u32>,
+    /// The longest that a busy stream waits for more bytes before its next transfer.
+    pub coalesce: Duration,
+}
+
+/// What becomes of the output.
+#[derive(Debug)]
+pub struct Output {
+    /// Text modes of the streams that nproxy delivers.
+    pub text: Text,
+    /// Where else the streams go.
+    pub tee: Tee,
+    /// Bytes a second that each stream is limited to.
+    pub limit_rate: Option<u64>,
 }
 
 /// What to carry.
@@ -129,8 +143,16 @@ impl Config {
     /// # Errors
     /// One line for what cannot be.
     pub fn new(cli: Cli, stdin_is: StdinIs) -> Result<Config, Error> {
-        let text = Text::of_streams(&cli)?;
-        let tee = Tee::new(&cli)?;
+        let output = Output {
+            text: Text::of_streams(&cli)?,
+            tee: Tee::new(&cli)?,
+            limit_rate: cli.engine.limit_rate,
+        };
+        let transfer = Transfer {
+            engine: cli.engine.engine,
+            pipe_size: cli.engine.pipe_size.0,
+            coalesce: cli.engine.coalesce,
+        };
         let memory = Memory::new(&cli.memory)?;
         let observe = Observe::new(&cli.observe);
         let remarks = effect::remarks(&cli);
@@ -148,20 +170,27 @@ impl Config {
                 return Err(Error::usage("usage: nproxy [OPTIONS] [--] COMMAND", why));
             }
         };
-        Ok(Config {
-            job,
-            engine: cli.engine.engine,
-            pipe_size: cli.engine.pipe_size.0,
-            coalesce: cli.engine.coalesce,
-            limit_rate: cli.engine.limit_rate,
-            silence,
-            text,
-            tee,
-            memory,
-            observe,
-            verbosity,
-            remarks,
-        })
+        Ok(Config { job, transfer, silence, output, memory, observe, verbosity, remarks })
+    }
+}
+
+impl Job {
+    /// The command and its arguments, as they can be shown; empty for a filter.
+    pub fn words(&self) -> Vec<String> {
+        match self {
+            Job::Filter => Vec::new(),
+            Job::Wrap(wrap) => {
+                let words = std::iter::once(&wrap.program).chain(&wrap.arguments);
+                words.map(|word| word.to_string_lossy().into_owned()).collect()
+            }
+        }
+    }
+}
+
+impl Output {
+    /// Whether something is done to one of the two output streams and not to the other.
+    pub fn splits_streams(&self) -> bool {
+        self.text.splits_streams() || self.tee.splits_streams()
     }
 }
 

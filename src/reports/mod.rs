@@ -22,7 +22,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::{Config, ControlMode, Job, Level, Observe, Verbosity};
+use crate::config::{ControlMode, Level, Observe, Verbosity};
 use crate::error::Error;
 use crate::memory::heap::Record;
 use crate::memory::policy::Change;
@@ -69,12 +69,16 @@ pub(crate) struct MemoryEnd {
 }
 
 impl<'c> Reports<'c> {
-    /// Opens the files that will be written to.
+    /// Opens the files that will be written to. `command` is what is run, empty for a filter.
     ///
     /// # Errors
     /// One that names the file.
-    pub(crate) fn open(config: &'c Config, started: Instant) -> Result<Reports<'c>, Error> {
-        let observe = &config.observe;
+    pub(crate) fn open(
+        observe: &'c Observe,
+        verbosity: Verbosity,
+        command: Vec<String>,
+        started: Instant,
+    ) -> Result<Reports<'c>, Error> {
         let stats_file = observe.stats.as_ref().and_then(|stats| stats.file.as_ref());
         let stats_file = stats_file.map(|path| stats::open_file(path)).transpose()?;
         if let Some(directory) = &observe.crash_dump {
@@ -90,20 +94,13 @@ impl<'c> Reports<'c> {
                     "--crash-dump: {} is made with the first report",
                     directory.to_string_lossy()
                 );
-                notice::decision(config.verbosity, &text);
+                notice::decision(verbosity, &text);
             }
         }
         let events = observe.events.as_ref().map(|path| Events::open(path, started)).transpose()?;
-        let command = match &config.job {
-            Job::Filter => Vec::new(),
-            Job::Wrap(wrap) => {
-                let words = std::iter::once(&wrap.program).chain(&wrap.arguments);
-                words.map(|word| word.to_string_lossy().into_owned()).collect()
-            }
-        };
         Ok(Reports {
             observe,
-            verbosity: config.verbosity,
+            verbosity,
             started,
             subject: Subject { pid: std::process::id(), child: None, command },
             recorder: Recorder::new(observe.level, started),

@@ -123,12 +123,12 @@ impl Session<'_> {
         let memory = self.command.as_ref().and_then(|command| command.memory.in_use());
         let memory = memory.map_or(String::new(), |in_use| format!(", {} in use", bytes(in_use)));
         let text = format!("{name}: no output for {silent}, running for {ran}{memory}");
-        notice::notice(self.config.verbosity, &text);
+        notice::notice(self.verbosity, &text);
     }
 
     /// Asks the command and all that it has started to end. A filter ends at once.
     fn end_silent_command(&mut self) -> io::Result<()> {
-        let limit = humantime::format_duration(self.config.silence.timeout.unwrap_or_default());
+        let limit = humantime::format_duration(self.silence.limit());
         match &self.command {
             Some(command) => {
                 let name = command.name();
@@ -150,7 +150,7 @@ impl Session<'_> {
     fn dispatch(&mut self, completion: Completion) -> io::Result<()> {
         match (completion.token.operation, &mut self.command) {
             (Operation::Signal, Some(command)) => {
-                if command.on_signals(self.config.verbosity) {
+                if command.on_signals(self.verbosity) {
                     self.command_ended()?;
                 }
             }
@@ -214,7 +214,7 @@ impl Session<'_> {
 
     /// Reports, once, how each relay ended, and lets the peer of a copy know that no more comes.
     fn report_ends(&mut self) {
-        let strict = self.config.tee.failure == TeeFailure::Fail;
+        let strict = self.tee.failure == TeeFailure::Fail;
         for index in self.relays.new_ends() {
             if let Some(copy) = self.relays.copy_number(index) {
                 self.peers.finish(copy);
@@ -227,12 +227,12 @@ impl Session<'_> {
                 (End::Failed(_), _) => true,
                 _ => false,
             };
-            report_end(relay, end, self.config.verbosity);
+            report_end(relay, end, self.verbosity);
         }
     }
 
     fn patience(&self) -> Patience {
-        Patience { on_full: self.config.tee.on_full, asked_to_end: self.asked_to_end }
+        Patience { on_full: self.tee.on_full, asked_to_end: self.asked_to_end }
     }
 
     /// How long the loop may sleep.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 
 use super::nodes::NodeWatch;
-use crate::config::{Banner, Config, MonitorMode, Wrap};
+use crate::config::{Banner, Memory, MonitorMode, Verbosity, Wrap};
 use crate::error::Error;
 use crate::memory::limit::{self, ChildGroup, Events};
 use crate::memory::policy::heap::HeapChange;
@@ -34,7 +34,8 @@ use crate::units::bytes;
 /// Watches and limits the child's memory.
 #[derive(Debug)]
 pub(crate) struct MemoryWatch<'c> {
-    config: &'c Config,
+    settings: &'c Memory,
+    verbosity: Verbosity,
     wrap: &'c Wrap,
     group: Option<ChildGroup>,
     /// `None` if nothing is watched.
@@ -87,10 +88,14 @@ impl<'c> MemoryWatch<'c> {
     ///
     /// # Errors
     /// When there can be no such group, or `--monitor=cgroup` finds none: nothing has been started by then.
-    pub(crate) fn new(config: &'c Config, wrap: &'c Wrap) -> Result<MemoryWatch<'c>, Error> {
-        let group = ChildGroup::new(config.memory.limits)?;
+    pub(crate) fn new(
+        settings: &'c Memory,
+        wrap: &'c Wrap,
+        verbosity: Verbosity,
+    ) -> Result<MemoryWatch<'c>, Error> {
+        let group = ChildGroup::new(settings.limits)?;
         let own = || group.as_ref().map(ChildGroup::group);
-        let scope = match config.memory.monitor {
+        let scope = match settings.monitor {
             MonitorMode::Off => None,
             MonitorMode::Process => Some(Scope::Process),
             MonitorMode::Tree => Some(Scope::Tree),
@@ -105,7 +110,8 @@ impl<'c> MemoryWatch<'c> {
         let events = group.as_ref().map(ChildGroup::watch).transpose().map_err(tried)?;
         let coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Ok(MemoryWatch {
-            config,
+            settings,
+            verbosity,
             wrap,
             group,
             scope,
@@ -114,7 +120,7 @@ impl<'c> MemoryWatch<'c> {
             stalls: Polled::No,
             events: Polled::new(events),
             next_log: None,
-            preload: node::prepare(wrap, config.verbosity)?,
+            preload: node::prepare(wrap, verbosity)?,
             nodes: None,
             oom_kills: None,
             coloured,
@@ -132,14 +138,14 @@ impl<'c> MemoryWatch<'c> {
         let variables = self.preload.as_ref().map(|preload| preload.variables.clone());
         Ok(Confinement {
             entrance,
-            rlimits: self.config.memory.rlimits.clone(),
+            rlimits: self.settings.rlimits.clone(),
             variables: variables.unwrap_or_default(),
         })
     }
 
     /// Begins to watch the child with number `pid`.
     pub(crate) fn begin(&mut self, pid: u32, engine: &str, now: Instant) {
-        let memory = &self.config.memory;
+        let memory = self.settings;
         self.oom_kills = limit::oom_kills();
         let Some(scope) = self.scope.take() else {
             return self.show_banner(engine, "not watched");
@@ -164,9 +170,9 @@ impl<'c> MemoryWatch<'c> {
     fn show_banner(&self, engine: &str, memory: &str) {
         let program = self.wrap.program.to_string_lossy();
         let text = format!("{program} on {engine}; memory: {memory}");
-        match self.config.memory.banner {
-            Banner::Shown => notice::notice(self.config.verbosity, &text),
-            Banner::None => notice::event(self.config.verbosity, &text),
+        match self.settings.banner {
+            Banner::Shown => notice::notice(self.verbosity, &text),
+            Banner::None => notice::event(self.verbosity, &text),
         }
     }
 
@@ -192,7 +198,7 @@ impl<'c> MemoryWatch<'c> {
     pub(crate) fn on_stall(&mut self, now: Instant) {
         self.stalls.completed();
         if let Some(guard) = &mut self.guard {
-            notice::event(self.config.verbosity, &"memory stall");
+            notice::event(self.verbosity, &"memory stall");
             guard.stalled(now);
         }
     }
@@ -203,7 +209,7 @@ impl<'c> MemoryWatch<'c> {
         if let Some(group) = &self.group {
             // Looking makes the poll wait for the next.
             let events = group.events();
-            notice::event(self.config.verbosity, &format!("{events:?}"));
+            notice::event(self.verbosity, &format!("{events:?}"));
         }
     }
 
@@ -251,7 +257,7 @@ impl<'c> MemoryWatch<'c> {
         let effects = guard.effects();
         spread(effects.flow, effects.text, relays, now);
         let colour = self.colour(change.to);
-        notice::coloured(self.config.verbosity, &heap::described(change), colour);
+        notice::coloured(self.verbosity, &heap::described(change), colour);
         let title = self.title.get_or_insert_with(|| Title::new(&self.wrap.program));
         title.show(change.to, "heap");
     }
@@ -268,7 +274,7 @@ impl<'c> MemoryWatch<'c> {
                     Stage::Monitoring => format!("memory: {to} ({resident} in use)"),
                     _ => format!("memory: {to} from {figure} ({resident} in use)"),
                 };
-                notice::coloured(self.config.verbosity, &text, self.colour(to));
+                notice::coloured(self.verbosity, &text, self.colour(to));
                 let title = self.title.get_or_insert_with(|| Title::new(&self.wrap.program));
                 title.show(to, &figure);
                 let machine = Path::new(stall::MACHINE);
@@ -279,7 +285,7 @@ impl<'c> MemoryWatch<'c> {
             }
             Change::GateHarmful => {
                 let text = format!("memory: the gate makes it grow ({resident} in use) and opens");
-                notice::notice(self.config.verbosity, &text);
+                notice::notice(self.verbosity, &text);
             }
         }
     }
@@ -300,7 +306,7 @@ impl<'c> MemoryWatch<'c> {
         if now < due {
             return;
         }
-        let every = self.config.memory.log_every.unwrap_or(Duration::MAX);
+        let every = self.settings.log_every.unwrap_or(Duration::MAX);
         self.next_log = now.checked_add(every);
         let (stage, resident) = (guard.stage(), bytes(guard.resident()));
         let peak = bytes(guard.account().peak);
@@ -311,7 +317,7 @@ impl<'c> MemoryWatch<'c> {
         };
         let heaps = self.nodes.as_ref().map_or(String::new(), NodeWatch::words);
         let text = format!("memory: {resident}{of}, peak {peak}, {stage}{heaps}");
-        notice::notice(self.config.verbosity, &text);
+        notice::notice(self.verbosity, &text);
     }
 
     /// The child is gone, and its memory with it: what is left of its output goes as the user asked.
@@ -322,7 +328,7 @@ impl<'c> MemoryWatch<'c> {
         spread(Flow::Open, TextModes::AsAsked, relays, now);
         self.next_log = None;
         let program = self.wrap.program.to_string_lossy();
-        let limit = self.config.memory.limits.max.map(bytes);
+        let limit = self.settings.limits.max.map(bytes);
         let at = limit.map_or(String::new(), |limit| format!(" at --memory-max {limit}"));
         // The machine's count is worth reading only where it could explain something.
         let suspect = self.group.is_some() || exit == Exit::Signal(libc::SIGKILL);
@@ -339,7 +345,7 @@ impl<'c> MemoryWatch<'c> {
             (_, killed) if self.group.is_some() => {
                 let text =
                     format!("run {program}: the OOM killer ended {killed} of its processes{at}");
-                notice::notice(self.config.verbosity, &text);
+                notice::notice(self.verbosity, &text);
             }
             _ => {}
         }

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use crate::config::{Config, EngineChoice, Job, SignalExit, TeeFailure, Wrap};
+use crate::config::{Config, EngineChoice, Job, SignalExit, Tee, TeeFailure, Verbosity, Wrap};
 use crate::copies::open::Copies;
 use crate::copies::socket::Peers;
 use crate::error::{Error, STATUS_FAILED, STATUS_TIMED_OUT};
@@ -54,8 +54,8 @@ pub(crate) fn run(config: &Config) -> Result<Exit, Error> {
 
 fn filter(config: &Config) -> Result<Exit, Error> {
     let started = Instant::now();
-    let copies = Copies::open(&config.tee, started)?;
-    let routes = plan::for_filter(config, &copies.feeds, started)?;
+    let copies = Copies::open(&config.output.tee, started)?;
+    let routes = plan::for_filter(&config.output, &copies.feeds, started)?;
     plan::refuse_copy_onto_source(&routes, &copies.routes)?;
     let mut session = Session::open(config, started, routes, copies.routes, copies.peers)?;
     drop(copies.feeds);
@@ -108,11 +108,12 @@ fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
 fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     let inherited = Inherited::list();
     let started = Instant::now();
-    let mut copies = Copies::open(&config.tee, started)?;
-    let plan = plan::for_child(config, wrap, &copies.feeds, started)?;
+    let mut copies = Copies::open(&config.output.tee, started)?;
+    let terminal = Opened::open(wrap, config.verbosity)?;
+    let plan = plan::for_child(wrap, &config.output, terminal, &copies.feeds, started)?;
     plan::refuse_copy_onto_source(&plan.routes, &copies.routes)?;
     copies.set_newlines(plan.newlines);
-    let mut memory = MemoryWatch::new(config, wrap)?;
+    let mut memory = MemoryWatch::new(&config.memory, wrap, config.verbosity)?;
     let confinement = memory.confinement()?;
     let signals = Signals::take()?;
     let (terminal, terminal_end) = plan.terminal.map(Opened::divide).unzip();
@@ -145,7 +146,8 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
 /// The ring, the relays, the command, and what is known of them.
 #[derive(Debug)]
 struct Session<'c> {
-    config: &'c Config,
+    tee: &'c Tee,
+    verbosity: Verbosity,
     started: Instant,
     ring: Ring,
     relays: Relays,
@@ -172,17 +174,19 @@ impl<'c> Session<'c> {
         copies: Vec<Route>,
         peers: Peers,
     ) -> Result<Session<'c>, Error> {
-        let reports = Reports::open(config, started)?;
+        let Config { job, transfer, output, observe, verbosity, .. } = config;
+        let reports = Reports::open(observe, *verbosity, job.words(), started)?;
         let routes = || streams.iter().chain(&copies);
         let workers = routes().map(Relay::workers).sum::<u32>() + 1;
-        let mut ring = open_ring(config, workers)?;
+        let mut ring = open_ring(transfer.engine, *verbosity, workers)?;
         let mut relays = Vec::with_capacity(routes().count());
         for (id, route) in streams.into_iter().chain(copies).enumerate() {
-            let (pipe_size, coalesce) = (config.pipe_size, config.coalesce);
+            let (pipe_size, coalesce) = (transfer.pipe_size, transfer.coalesce);
             relays.push(Relay::new(id as u8, route, pipe_size, coalesce, &mut ring)?);
         }
         Ok(Session {
-            config,
+            tee: &output.tee,
+            verbosity: *verbosity,
             started,
             ring,
             relays: Relays::new(relays, started),
@@ -222,7 +226,7 @@ impl<'c> Session<'c> {
 
     /// Whether bytes were lost that the exit status has to tell of.
     fn falls_short(&self) -> bool {
-        let strict = self.config.tee.failure == TeeFailure::Fail;
+        let strict = self.tee.failure == TeeFailure::Fail;
         self.lost || strict && figures::copy_losses(&self.relays).any(|(_, lost)| lost > 0)
     }
 
@@ -237,15 +241,15 @@ impl<'c> Session<'c> {
 }
 
 /// Opens the engine that was asked for; `auto` goes on without io_uring where it is refused.
-fn open_ring(config: &Config, workers: u32) -> Result<Ring, Error> {
+fn open_ring(choice: EngineChoice, verbosity: Verbosity, workers: u32) -> Result<Ring, Error> {
     let open = |engine: Engine| {
         let tried = format!("open the {} ring", engine.name());
         Ring::open(engine, workers).map_err(|error| Error::os(tried, error))
     };
-    match config.engine {
+    match choice {
         EngineChoice::Named(engine) => open(engine),
         EngineChoice::Auto => open(Engine::Uring).or_else(|refused| {
-            notice::decision(config.verbosity, &format!("{refused}; going on with epoll"));
+            notice::decision(verbosity, &format!("{refused}; going on with epoll"));
             open(Engine::Epoll)
         }),
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use crate::config::{Config, PtyMode, StdinMode, Wrap};
+use crate::config::{Output, PtyMode, StdinMode, Wrap};
 use crate::error::Error;
 use crate::process::fds::{new_pipe, own, same_file, sink_end, source_end};
 use crate::process::spawn::ChildStreams;
@@ -19,7 +19,7 @@ use crate::text::strip::CursorVisibility;
 /// # Errors
 /// What the system says of either.
 pub(crate) fn for_filter(
-    config: &Config,
+    output: &Output,
     feeds: &[Feed],
     started: Instant,
 ) -> Result<Vec<Route>, Error> {
@@ -28,7 +28,7 @@ pub(crate) fn for_filter(
     if source.feeds_on(&sink) {
         return Err(Error::usage("copy stdin to stdout", "both are the same file"));
     }
-    Planner::new(config, Stream::Stdout, feeds, started).plan(source, "stdin".into(), sink)
+    Planner::new(output, Stream::Stdout, feeds, started).plan(source, "stdin".into(), sink)
 }
 
 /// Refuses a copy into the file that is being read: it would be emptied, or grow for ever.
@@ -64,19 +64,20 @@ pub(crate) struct Plan {
 /// # Errors
 /// When a pipe or pty cannot be made, or what the system says of our own streams.
 pub(crate) fn for_child(
-    config: &Config,
     wrap: &Wrap,
+    output: &Output,
+    terminal: Option<Opened>,
     feeds: &[Feed],
     started: Instant,
 ) -> Result<Plan, Error> {
     let stdout = own(1, Stream::Stdout)?;
     let stderr = own(2, Stream::Stderr)?;
     let mut builder = Builder {
-        config,
+        output,
         wrap,
         feeds,
         started,
-        terminal: Opened::open(config, wrap)?,
+        terminal,
         routes: Vec::with_capacity(3),
         newlines: Newlines::AsTheyAre,
     };
@@ -102,7 +103,7 @@ pub(crate) fn for_child(
 
 /// A plan in the making: one stream after another.
 struct Builder<'c> {
-    config: &'c Config,
+    output: &'c Output,
     wrap: &'c Wrap,
     feeds: &'c [Feed],
     started: Instant,
@@ -122,7 +123,7 @@ impl Builder<'_> {
     /// Whether the child's stderr is the same pipe, or pty, as its stdout: ours are one file, and nobody asked for
     /// them apart.
     fn stderr_joins_stdout(&self, stderr: &OwnedFd) -> bool {
-        let apart = self.config.text.splits_streams() || self.config.tee.splits_streams();
+        let apart = self.output.splits_streams();
         let closed = startup::was_closed(1) || startup::was_closed(2);
         !apart && !closed && (self.is_same_screen(stderr) || same_file())
     }
@@ -135,10 +136,10 @@ impl Builder<'_> {
         newlines: Newlines,
         sink: Endpoint,
     ) -> Result<(), Error> {
-        if newlines == Newlines::OfATerminal && self.config.tee.text.streams.include(stream) {
+        if newlines == Newlines::OfATerminal && self.output.tee.text.streams.include(stream) {
             self.newlines = newlines;
         }
-        let planner = Planner::new(self.config, stream, self.feeds, self.started);
+        let planner = Planner::new(self.output, stream, self.feeds, self.started);
         let name = format!("the child's {}", stream.name());
         self.routes.extend(planner.plan(source, name, sink)?);
         Ok(())
@@ -225,16 +226,16 @@ impl Builder<'_> {
 
 /// What has to happen to one output stream between its source and its sink.
 struct Planner<'c> {
-    config: &'c Config,
+    output: &'c Output,
     stream: Stream,
     feeds: &'c [Feed],
     started: Instant,
 }
 
 impl<'c> Planner<'c> {
-    fn new(config: &'c Config, stream: Stream, feeds: &'c [Feed], started: Instant) -> Planner<'c> {
-        let feeds = if config.tee.text.streams.include(stream) { feeds } else { &[] };
-        Planner { config, stream, feeds, started }
+    fn new(output: &'c Output, stream: Stream, feeds: &'c [Feed], started: Instant) -> Planner<'c> {
+        let feeds = if output.tee.text.streams.include(stream) { feeds } else { &[] };
+        Planner { output, stream, feeds, started }
     }
 
     /// One relay does everything, if the ends allow it. Otherwise the work is divided: copies are fed
@@ -249,8 +250,8 @@ impl<'c> Planner<'c> {
             Kind::Terminal => CursorVisibility::Kept,
             _ => CursorVisibility::Removed,
         };
-        let text = match self.config.text.streams.include(self.stream) {
-            true => self.config.text.modes(cursor),
+        let text = match self.output.text.streams.include(self.stream) {
+            true => self.output.text.modes(cursor),
             false => None,
         };
         let text = text.map(|modes| TextWork { modes, started: self.started });
@@ -307,7 +308,7 @@ impl<'c> Planner<'c> {
                 source_name,
                 sink_name,
                 text: work.text,
-                rate: self.config.limit_rate.filter(|_| role.is_first()),
+                rate: self.output.limit_rate.filter(|_| role.is_first()),
                 copies: work.copies,
             });
             match next_source {

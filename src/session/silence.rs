@@ -108,6 +108,11 @@ impl SilenceWatch {
         self.next_beat = self.limits.heartbeat.map(|every| now + every);
     }
 
+    /// The longest silence that is allowed.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limits.timeout.unwrap_or(Duration::MAX)
+    }
+
     /// Whether there is nothing to watch.
     pub(crate) fn is_idle(&self) -> bool {
         self.limits.timeout.is_none() && self.limits.heartbeat.is_none()

@@ -14,7 +14,7 @@ use std::time::Instant;
 use nix::sys::stat::fstat;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
-use crate::config::{Config, PtyMode, StdinMode, Wrap};
+use crate::config::{PtyMode, StdinMode, Verbosity, Wrap};
 use crate::error::Error;
 use crate::notice;
 use crate::process::monitor::SessionTerminal;
@@ -89,7 +89,7 @@ impl Opened {
     ///
     /// # Errors
     /// If there is no pty to be had and one was asked for.
-    pub(crate) fn open(config: &Config, wrap: &Wrap) -> Result<Option<Opened>, Error> {
+    pub(crate) fn open(wrap: &Wrap, verbosity: Verbosity) -> Result<Option<Opened>, Error> {
         let screen = if startup::was_closed(1) { None } else { Screen::open(io::stdout().as_fd()) };
         let on_screen = screen.is_some();
         let screen = match wrap.pty {
@@ -120,7 +120,7 @@ impl Opened {
             Ok(opened) => opened,
             Err(errno) if wrap.pty == PtyMode::Auto => {
                 let text = format!("{}; going on with pipes", failed(errno));
-                notice::decision(config.verbosity, &text);
+                notice::decision(verbosity, &text);
                 return Ok(None);
             }
             Err(errno) => return Err(failed(errno)),
