@@ -67,6 +67,32 @@ fn flags_without_effect_are_named() {
     run("-v").expect_code(0).expect_message(&["NPROXY_NO_SUCH: no such variable"]);
 }
 
+/// Durations and sizes to their limits are taken or refused, and what is taken can be run with.
+#[test]
+fn values_to_their_limits() {
+    let values =
+        "0 1 1ns 4294967295 4294967296 9300000000000000000s 99999999999999999999y 16777215T 15E
+        18446744073709551615 18446744073709551616 1e30 -1";
+    let flags = "linger tick coalesce pipe-size attention pressure critical emergency memlog size";
+    for flag in flags.split_whitespace() {
+        for value in values.split_whitespace() {
+            let run = Launch::program(nproxy_path())
+                .arg(format!("--{flag}={value}"))
+                .env("NPROXY_LINGER", "30ms")
+                .words("--progress=always --stats --stdin=relay sh -c")
+                .arg("(sleep 0.02; echo late) & echo early")
+                .finish();
+            let text = run.stderr.text();
+            run.expect(!text.contains("panicked"), "no panic");
+            match run.status.code() {
+                // Without patience what comes late is left.
+                Some(0) => run.expect(run.stdout.text().starts_with("early\n"), "the output"),
+                _ => run.expect_code(125).expect_output("").expect_one_line(&[flag]),
+            };
+        }
+    }
+}
+
 /// An alias can be overridden.
 #[test]
 fn the_last_of_a_flag_counts() {
