@@ -78,7 +78,9 @@ fn values_to_their_limits() {
     let figures: Vec<&str> = figures.split(' ').chain(["", " ", "1 000"]).collect();
     let units = ["", "s", "ms", "ns", "y", "B", "K", "T", "E", "EiB", "%", "s 9999999999y"];
     let definition = Cli::definition(Detail::Full);
-    let valued = definition.get_arguments().filter(|arg| arg.get_action().takes_values());
+    let valued = definition
+        .get_arguments()
+        .filter(|arg| arg.get_action().takes_values() && arg.get_possible_values().is_empty());
     for flag in valued.filter_map(Arg::get_long) {
         for (figure, unit) in figures.iter().flat_map(|f| units.map(|u| (f, u))) {
             let word = format!("--{flag}={figure}{unit}");

@@ -225,6 +225,9 @@ impl Report {
     }
 }
 
+/// A shorter wait, in seconds, is nothing to a person.
+const WORTH_TELLING: f64 = 0.001;
+
 /// For people: what happened, and nothing of what did not.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -282,7 +285,7 @@ impl StreamReport {
                 (recorded.waited_for_reader_seconds, "its reader"),
                 (recorded.waited_for_copies_seconds, "a copy"),
             ];
-            let waits = waits.iter().filter(|(seconds, _)| *seconds > 0.0);
+            let waits = waits.iter().filter(|(seconds, _)| *seconds >= WORTH_TELLING);
             let waits: Vec<String> =
                 waits.map(|(seconds, whom)| format!("{} for {whom}", span(*seconds))).collect();
             if !waits.is_empty() && self.bytes > 0 {
@@ -304,8 +307,8 @@ impl StreamReport {
 
 impl MemoryReport {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A command that ended before the first sample.
-        if self.samples == 0 && self.peak_bytes == 0 {
+        // A command that ended before there was anything to see.
+        if self.peak_bytes == 0 {
             return Ok(());
         }
         write!(f, "memory: peak {}", bytes(self.peak_bytes))?;

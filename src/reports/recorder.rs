@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::Level;
 use crate::observe::history::{History, Method, Record};
 use crate::observe::stats::StreamStats;
-use crate::relay::{Counters, Relay, Role, Stream};
+use crate::relay::{Counters, Kind, Relay, Role, Stream};
 use crate::ring::{Completion, Operation};
 
 /// A transfer that took less has not waited for anybody: it moved a megabyte.
@@ -155,6 +155,12 @@ fn awaited(relay: &Relay, operation: Operation, moved: u64) -> Option<Side> {
         Operation::Write | Operation::Drain => Some(Side::Reader),
         // What is teed is there already.
         Operation::Tee | Operation::Mark => Some(Side::Copy),
+        // Nobody waits for /dev/null.
+        Operation::Splice | Operation::Fill
+            if relay.sink().is_some_and(|sink| sink.kind() == Kind::Null) =>
+        {
+            Some(Side::Writer)
+        }
         // What waited for bytes took the first that came; what waited for room found the source full.
         Operation::Splice | Operation::Fill if moved >= u64::from(relay.capacity() / 2) => {
             Some(Side::Reader)
