@@ -60,6 +60,7 @@ const NEEDS: [Need; 6] = [
             "degrade",
             "memlog",
             "banner",
+            "node",
             "crash-dump",
         ],
         is_met: |cli| !cli.command.is_empty(),
