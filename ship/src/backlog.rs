@@ -46,6 +46,7 @@ pub(crate) struct Backlog {
     looked: Option<Instant>,
     saved: Instant,
     unsaved: bool,
+    disk_full: bool,
     trouble: Trouble,
 }
 
@@ -70,6 +71,7 @@ impl Backlog {
             looked: None,
             saved: Instant::now(),
             unsaved: true,
+            disk_full: false,
             trouble: Trouble::default(),
         })
     }
@@ -232,7 +234,7 @@ impl Backlog {
         say(&format!("gap: {name} {what}: {bytes} of {} bytes are missing", known.size));
     }
 
-    /// Deletes what has been shipped, once that is written down.
+    /// Deletes what has been shipped, once that is written down or cannot be for lack of room.
     fn sweep(&mut self) {
         let done: HashSet<SegmentId> = self
             .record
@@ -246,7 +248,9 @@ impl Backlog {
             return;
         }
         self.save();
-        if self.unsaved {
+        // On a full disk it is the deleting that makes room for the cursor. A crash in between costs a false word about
+        // a segment that is gone, no line.
+        if self.unsaved && !self.disk_full {
             return;
         }
         self.found.retain(|(id, file)| {
@@ -261,6 +265,7 @@ impl Backlog {
             }
             false
         });
+        self.save();
     }
 
     /// The oldest segment that has not been shipped completely.
@@ -389,9 +394,15 @@ impl Backlog {
         match self.cursor.save(&mut self.record) {
             Ok(()) => {
                 self.unsaved = false;
+                self.disk_full = false;
                 self.trouble.over("write the cursor");
             }
-            Err(error) => self.trouble.met(format!("write the cursor: {error}")),
+            Err(error) => {
+                let kind = error.kind();
+                self.disk_full =
+                    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+                self.trouble.met(format!("write the cursor: {error}"));
+            }
         }
     }
 }
