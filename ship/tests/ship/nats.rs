@@ -179,14 +179,15 @@ impl Client {
         }
     }
 
-    /// Makes the stream LOGS for the subjects logs.>, with what `settings` adds.
-    pub(crate) fn create(&mut self, settings: Value) {
+    /// Makes the stream LOGS for the subjects logs.>, with what `settings` adds; returns what the server made of it.
+    pub(crate) fn create(&mut self, settings: Value) -> Value {
         let mut config = json!({ "name": "LOGS", "subjects": ["logs.>"], "storage": "file" });
         for (key, value) in settings.as_object().into_iter().flatten() {
             config[key] = value.clone();
         }
         let answer = self.ask("STREAM.CREATE.LOGS", &config);
         assert!(answer.get("error").is_none(), "{answer}");
+        answer
     }
 
     pub(crate) fn count(&mut self) -> u64 {

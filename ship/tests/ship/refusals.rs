@@ -109,6 +109,76 @@ fn a_token() {
 }
 
 #[test]
+fn an_nkey() {
+    let pair = nkeys::KeyPair::new_user();
+    let users = format!(
+        "accounts {{ A {{ jetstream: enabled, users: [ {{ user: all, password: x }}, {{ nkey: {} }} ] }} }}",
+        pair.public_key()
+    );
+    let Some(server) = server(&users) else { return };
+    let mut client = server.client_as(json!({ "user": "all", "pass": "x" }));
+    client.create(json!({}));
+    let dir = tempfile::tempdir().expect("a directory");
+    let segments = segments(&dir);
+    let seed = dir.path().join(".seed");
+    std::fs::write(&seed, pair.seed().expect("a seed") + "\n").expect("write");
+    let mut right = command(&segments.path, &server);
+    right.arg("--nkey-file").arg(&seed);
+    assert_eq!(once(right), (Some(0), String::new()));
+    assert_same(&client.text(), &numbered(0, 1000), "");
+}
+
+/// A certificate for 127.0.0.1 that signs itself, made by openssl(1): the files of certificate and key.
+fn certificate(dir: &tempfile::TempDir) -> Option<(String, String)> {
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let (certificate, key) = (file("cert.pem"), file("key.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args([
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-out",
+            &certificate,
+            "-keyout",
+            &key,
+        ])
+        .output();
+    if made.is_ok_and(|output| output.status.success()) {
+        return Some((certificate, key));
+    }
+    assert!(std::env::var_os("NPROXY_REQUIRE_ALL").is_none(), "no openssl");
+    eprintln!("skipped: no openssl");
+    None
+}
+
+#[test]
+fn tls_with_an_authority_that_is_trusted_and_with_one_that_is_not() {
+    let keys = tempfile::tempdir().expect("a directory");
+    let Some((certificate, key)) = certificate(&keys) else { return };
+    // Plain connections are allowed too, so that the test's own client needs no TLS.
+    let tls =
+        format!("tls {{ cert_file: {certificate:?}, key_file: {key:?} }}\nallow_non_tls: true");
+    let Some(server) = server(&tls) else { return };
+    let mut client = server.client();
+    client.create(json!({}));
+    let dir = tempfile::tempdir().expect("a directory");
+    let segments = segments(&dir);
+    let tls = |authority: Option<&str>| {
+        let mut command = command(&segments.path, &server);
+        command.arg("--tls");
+        if let Some(authority) = authority {
+            command.args(["--tls-ca", authority]);
+        }
+        command
+    };
+    let said = refused(tls(None));
+    assert!(said.to_lowercase().contains("certificate"), "{said}");
+    assert_eq!(once(tls(Some(&certificate))), (Some(0), String::new()));
+    assert_same(&client.text(), &numbered(0, 1000), "");
+}
+
+#[test]
 fn a_full_stream_is_waited_for() {
     let Some(server) = server("") else { return };
     let mut client = server.client();
