@@ -217,4 +217,18 @@ mod tests {
         assert!(text.contains("nproxy_ship_lag_seconds{path=\"/a\\\"b\"} 2.5\n"), "{text}");
         assert_eq!(text.matches("# TYPE ").count(), FAMILIES.len() + 1);
     }
+
+    #[test]
+    fn the_dashboard_asks_for_families_that_exist() {
+        let text = exposition(&[], 0);
+        let dashboard = include_str!("../../doc/grafana-dashboard.json");
+        let names: Vec<&str> = dashboard
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|word| word.starts_with("nproxy_ship_"))
+            .collect();
+        assert!(names.len() > 8, "{names:?}");
+        for name in names {
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
+    }
 }
