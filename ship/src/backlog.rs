@@ -219,6 +219,7 @@ impl Backlog {
         });
         for known in lost {
             self.unsaved = true;
+            self.record.planned.clear();
             self.gap(&known, "was removed before it was shipped");
         }
     }
@@ -331,6 +332,7 @@ impl Backlog {
         if let Some(known) = self.record.segments.iter_mut().find(|k| k.id == *id) {
             known.done = true;
             add(&self.counters.segments, 1);
+            self.record.planned.clear();
             self.unsaved = true;
         }
     }
@@ -341,6 +343,7 @@ impl Backlog {
             known.done = true;
             known.lost = true;
             let known = known.clone();
+            self.record.planned.clear();
             self.unsaved = true;
             self.gap(&known, &format!("cannot be read ({why})"));
         }
@@ -362,12 +365,17 @@ impl Backlog {
     }
 
     /// Before anything is sent: what the stream holds behind `sequence` may be ours.
-    pub(crate) fn begin_at(&mut self, sequence: u64) {
+    pub(crate) fn begin_at(&mut self, sequence: Option<u64>) {
+        let Some(sequence) = sequence.or_else(|| (!self.record.begun).then_some(0)) else { return };
         if !self.record.begun {
             self.record.begun = true;
             self.record.sequence = sequence;
             self.unsaved = true;
             self.save();
+        } else if sequence < self.record.sequence {
+            // The stream is a new one under the same name.
+            self.record.sequence = sequence;
+            self.unsaved = true;
         }
     }
 

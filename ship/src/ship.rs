@@ -184,7 +184,7 @@ impl Shipper {
         match look_up(link, &self.subject).await {
             Lookup::Facts(facts) => {
                 self.facts = facts;
-                self.feed.backlog.begin_at(self.facts.last.unwrap_or(0));
+                self.feed.backlog.begin_at(self.facts.last);
             }
             Lookup::None => {
                 let why = no_stream(&self.subject);
@@ -309,6 +309,9 @@ impl Shipper {
                 let why = format!("publish to {subject}: no acknowledgement within {seconds:.0} s");
                 self.ack_timeout = (self.ack_timeout * 2).min(LONGEST_ACK);
                 return Step::Leave(self.retry(stop, why, Ended::Broken).await);
+            }
+            Refusal::TooLarge if self.refused_size == Some(SMALLEST) => {
+                format!("publish to {subject}: messages of {SMALLEST} bytes are too large")
             }
             Refusal::TooLarge => {
                 let largest = self.feed.window.messages.iter().map(|m| m.piece.payload.len()).max();
