@@ -23,7 +23,7 @@ fn segments(dir: &tempfile::TempDir) -> Segments {
 
 /// One pass that must fail within two seconds' patience: what it said.
 fn refused(mut command: Command) -> String {
-    command.args(["--patience", "2s", "--ack-timeout", "1s"]);
+    command.args(["--patience", "2s", "--ack-timeout", "30s"]);
     let (status, said) = once(command);
     assert_eq!(status, Some(125), "{said}");
     assert_eq!(said.matches("trying again").count(), 1, "one line each: {said}");
