@@ -89,6 +89,9 @@ fn remark(config: &Config) {
     for text in &config.remarks {
         notice::notice(config.verbosity, text);
     }
+    for text in cli::old_values() {
+        notice::notice(config.verbosity, &text);
+    }
     if config.verbosity >= Verbosity::Verbose {
         for name in cli::unknown_variables() {
             notice::decision(config.verbosity, &format!("{name}: no such variable of nproxy"));

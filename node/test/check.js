@@ -29,7 +29,8 @@ function environment(more) {
   const env = { ...process.env, NO_COLOR: '1', ...more };
   delete env.NODE_OPTIONS;
   for (const name of Object.keys(env)) {
-    if (name.startsWith('NPROXY_') && name !== 'NPROXY_NODE_ADDON' && !(more && name in more)) delete env[name];
+    const kept = name === 'NPROXY_NODE_ADDON' || name === 'NPROXY_TEST_INK';
+    if (name.startsWith('NPROXY_') && !kept && !(more && name in more)) delete env[name];
   }
   return { ...env, ...more };
 }
@@ -445,8 +446,51 @@ test('NODE_OPTIONS, with a path that has spaces in it', async (check) => {
   check(/stages from/.test(stderr) && text === '0\n', stderr + text);
 });
 
+// node/test/versions fetches Ink, and says where it is.
+const ink = process.env.NPROXY_TEST_INK;
+if (ink) test('an Ink application at a terminal, byte for byte', async (check) => {
+  const text = `
+    import { createRequire } from 'node:module';
+    const path = createRequire(${JSON.stringify(join(ink, 'package.json'))});
+    const load = async (name) => { const module = await import(path.resolve(name)); return module.default && module.default.createElement ? module.default : module; };
+    const { render, Box, Text, Static, useApp } = await import(path.resolve('ink'));
+    const React = await load('react');
+    const { createElement: e, useEffect, useState } = React;
+    const App = () => {
+      const { exit } = useApp();
+      const [step, setStep] = useState(0);
+      useEffect(() => {
+        if (step === 8) { exit(); return; }
+        const timer = setTimeout(() => setStep(step + 1), 120);
+        return () => clearTimeout(timer);
+      }, [step]);
+      return e(Box, { flexDirection: 'column' },
+        e(Static, { items: [...Array(step).keys()] }, (item) => e(Text, { key: item, color: 'green' }, 'done ' + item)),
+        e(Box, { borderStyle: 'round' }, e(Text, { bold: true }, 'step ' + step + ' \u{1F680}')));
+    };
+    render(e(App), { patchConsole: false });
+  `;
+  const main = file(text, '.mjs');
+  const show = (words, env) => new Promise((resolve) => {
+    const command = words.map((word) => `'${word}'`).join(' ');
+    const child = spawn('script', ['-qec', command, '/dev/null'], { env: environment(env), stdio: ['ignore', 'pipe', 'inherit'] });
+    const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS);
+    const chunks = [];
+    child.stdout.on('data', (chunk) => chunks.push(chunk));
+    child.on('close', () => { clearTimeout(timer); resolve(Buffer.concat(chunks)); });
+  });
+  const plain = await show([node, main]);
+  check(plain.includes('step 8') && plain.includes('\u001b['), `it draws: ${plain.toString().slice(0, 300)}`);
+  for (const env of [{}, { NPROXY_ATTENTION_MB: '1' }]) {
+    // A line of ours would be seen; quiet, the frames have to be those of plain Node.
+    const loaded = await show([node, '-r', PRELOAD, main], { ...env, NPROXY_QUIET: '1' });
+    check(loaded.equals(plain), `${JSON.stringify(env)}: ${plain.length} bytes plain, ${loaded.length} with nproxy.js`);
+  }
+});
+
 async function main() {
   let failed = 0;
+  let ran = 0;
   for (const { name, body } of tests.filter(({ name }) => !only || name.includes(only))) {
     const wrong = [];
     const started = Date.now();
@@ -456,11 +500,12 @@ async function main() {
       wrong.push(error.stack);
     }
     const took = ((Date.now() - started) / 1000).toFixed(1);
+    ran++;
     console.log(`${wrong.length === 0 ? 'ok    ' : 'FAILED'} ${name} (${took} s)`);
     for (const what of wrong) console.log(`    ${String(what).slice(0, 1500)}`);
     failed += wrong.length > 0;
   }
-  console.log(`${tests.length} tests, ${failed} failed`);
+  console.log(`${ran} checks, ${failed} failed`);
   process.exitCode = failed > 0 ? 1 : 0;
 }
 

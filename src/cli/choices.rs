@@ -29,8 +29,10 @@ pub enum PtyMode {
     #[default]
     Auto,
     /// In any case, so that programs flush each line and keep their colours
+    #[value(aliases = ["1", "true", "yes", "on"])]
     Always,
     /// The command gets pipes
+    #[value(aliases = ["0", "false", "no", "off"])]
     Never,
 }
 
@@ -82,6 +84,7 @@ pub enum TextMode {
 pub enum MonitorMode {
     /// The cgroup, if --memory-high or --memory-max makes one, or else the tree
     #[default]
+    #[value(aliases = ["split", "array"])]
     Auto,
     /// Nobody's: memory is not watched
     Off,

@@ -13,6 +13,7 @@ pub mod manual;
 mod memory;
 mod node;
 mod observe;
+mod old_words;
 mod run;
 mod text;
 mod values;
@@ -31,6 +32,7 @@ pub use given::Given;
 pub use memory::MemoryFlags;
 pub use node::NodeFlags;
 pub use observe::ObserveFlags;
+pub use old_words::old_values;
 pub use run::RunFlags;
 pub use text::TextFlags;
 
@@ -161,6 +163,7 @@ impl Cli {
             }
         };
         let mut definition = Cli::definition(Detail::Full);
+        let words = old_words::translated(&definition, words);
         let matches = definition.try_get_matches_from_mut(&words).map_err(refused)?;
         let mut cli = Cli::from_arg_matches(&matches).map_err(refused)?;
         match (cli.summary, cli.help) {
