@@ -8,7 +8,8 @@ usage() {
     cat <<HELP
 usage: $name [--interval SECONDS] [--count N] [PID]
 
-Shows the table of nproxy --status again and again, until interrupted.
+Shows the table of nproxy --status again and again, until interrupted: the sessions, the V8 heaps of their Node
+processes (nproxy --node), and how often a command has been started anew since the first look.
 
   --interval SECONDS  time between two looks; default 1
   --count N           leave after N looks
@@ -48,10 +49,48 @@ done
 case $interval in *[!0-9.]* | *.*.* | '' | .) wrong "not a time: $interval" ;; esac
 case $count in *[!0-9]* | '') wrong "not a number: $count" ;; esac
 
+# Sessions by their process number, and for each command how many of its sessions are gone, and how often it came again.
+declare -A running=() ended=() restarts=()
+
+# Takes note of which sessions are there. A command that comes after a session of the same words has ended is a restart.
+follow() {
+    local pid command
+    declare -A now=()
+    while read -r pid command; do
+        [ -n "$pid" ] && now[$pid]=$command
+    done < <("${NPROXY:-nproxy}" --status ${1:+"$1"} --status-format=prometheus 2>/dev/null |
+        sed -n 's/^nproxy_session_info{pid="\([0-9]*\)",engine="[a-z]*",command="\(.*\)"} 1$/\1 \2/p')
+    for pid in "${!running[@]}"; do
+        [ -n "${now[$pid]-}" ] && continue
+        command=${running[$pid]}
+        ended[$command]=$((${ended[$command]-0} + 1))
+        unset "running[$pid]"
+    done
+    for pid in "${!now[@]}"; do
+        [ -n "${running[$pid]-}" ] && continue
+        command=${now[$pid]}
+        running[$pid]=$command
+        if [ "${ended[$command]-0}" -gt 0 ]; then
+            ended[$command]=$((${ended[$command]} - 1))
+            restarts[$command]=$((${restarts[$command]-0} + 1))
+        fi
+    done
+}
+
+show_restarts() {
+    local command
+    for command in "${!restarts[@]}"; do
+        printf 'restarts: %s of %s\n' "${restarts[$command]}" "$command"
+    done | sort
+}
+
 looks=0
 while :; do
     table=$("${NPROXY:-nproxy}" --status ${pid:+"$pid"} --status-format=text)
     status=$?
+    follow "$pid"
+    again=$(show_restarts)
+    table=$table${again:+$'\n\n'$again}
     if [ -t 1 ]; then
         # Home, then each line over the old one, then what is left below: nothing flickers.
         printf '\033[H'

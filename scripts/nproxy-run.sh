@@ -6,52 +6,93 @@ name=${0##*/}
 
 usage() {
     cat <<HELP
-usage: $name MODE COMMAND [ARGUMENT]...
+usage: $name [MODE] [OPTION]... [--] COMMAND [ARGUMENT]...
+       $name status
 
 Runs a command under nproxy. Modes:
 
-  pass       bytes as they are
-  strip      without escape sequences
-  stamp      with a timestamp in front of each line
+  pass       bytes as they are; the same without a mode (passthrough)
+  strip      without escape sequences (strip-ansi)
+  stamp      with a timestamp in front of each line (transform)
   clean      both: no escape sequences, timestamps
   stats      bytes as they are, and a report at the end
   log        bytes as they are, and a copy without escape sequences in ./COMMAND.log
   watch      as pass, and a crash report in ~/.cache/nproxy if the command dies of a fault
+  status     no command: the running sessions
 
   -h, --help  this text
 
-More flags can be given in NPROXY_... variables (see nproxy --help). NPROXY names the program; default nproxy.
+Options are those of nproxy, such as --pty or --node (see nproxy --help); they can be given in NPROXY_... variables
+too. A command that is called like a mode goes behind --. NPROXY names the program; default nproxy.
 In a shell: alias make='$name clean make'
 HELP
 }
 
+refuse() {
+    printf '%s: %s (see %s --help)\n' "$name" "$1" "$name" >&2
+    exit 125
+}
+
+nproxy=${NPROXY:-nproxy}
+mode=pass
 case ${1-} in
 -h | --help)
     usage
     exit 0
     ;;
-esac
-if [ $# -lt 2 ]; then
+'')
     usage >&2
     exit 125
-fi
-mode=$1
-shift
+    ;;
+status)
+    shift
+    exec "$nproxy" --status "$@"
+    ;;
+pass | passthrough | strip | strip-ansi | stamp | transform | clean | stats | log | watch)
+    mode=$1
+    shift
+    ;;
+esac
+
+# Options up to the command are nproxy's own.
+options=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --)
+        shift
+        break
+        ;;
+    --pty)
+        # Its value may be a word of its own.
+        case ${2-} in
+        auto | always | never)
+            options+=("--pty=$2")
+            shift
+            ;;
+        *) options+=(--pty=always) ;;
+        esac
+        ;;
+    --*=* | --node | --no-pty | --stats | --group | --progress | --banner | --quiet | -q | -v | -vv)
+        options+=("$1")
+        ;;
+    -*) refuse "$1: write a value as --NAME=VALUE" ;;
+    *) break ;;
+    esac
+    shift
+done
+[ $# -gt 0 ] || refuse 'no command'
+
 case $mode in
-pass) set -- -- "$@" ;;
-strip) set -- --text=strip-ansi -- "$@" ;;
-stamp) set -- --text=transform -- "$@" ;;
-clean) set -- --text=strip-ansi,transform -- "$@" ;;
-stats) set -- --stats -- "$@" ;;
-log) set -- --tee "./${1##*/}.log" --tee-text=strip-ansi -- "$@" ;;
+pass | passthrough) ;;
+strip | strip-ansi) options+=(--text=strip-ansi) ;;
+stamp | transform) options+=(--text=transform) ;;
+clean) options+=("--text=strip-ansi,transform") ;;
+stats) options+=(--stats) ;;
+log) options+=(--tee "./${1##*/}.log" --tee-text=strip-ansi) ;;
 watch)
     cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}
     mkdir -p "$cache"
-    set -- --crash-dump "$cache/nproxy" -- "$@"
-    ;;
-*)
-    printf '%s: no such mode: %s (see %s --help)\n' "$name" "$mode" "$name" >&2
-    exit 125
+    options+=(--crash-dump "$cache/nproxy")
     ;;
 esac
-exec "${NPROXY:-nproxy}" "$@"
+exec "$nproxy" "${options[@]}" -- "$@"

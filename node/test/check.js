@@ -228,8 +228,10 @@ same('workers', `
     const next = (i) => {
       if (i === 3) return;
       const worker = new Worker(__filename, { workerData: i });
-      worker.on('message', (message) => console.log(i, message));
-      worker.on('exit', (code) => { console.log('exit', code); next(i + 1); });
+      // Messages and output of a worker are in no order; its exit comes after both.
+      const messages = [];
+      worker.on('message', (message) => messages.push(message));
+      worker.on('exit', (code) => { console.log('exit', code, i, ...messages); next(i + 1); });
     };
     next(0);
   } else {
