@@ -51,9 +51,13 @@ pub struct NodeReport {
 
 impl NodeReport {
     pub(super) fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (count, peak) = (self.processes, bytes(self.peak_live_bytes));
+        let count = self.processes;
         let processes = if count == 1 { "process" } else { "processes" };
-        write!(f, "node: {count} {processes}, at most {peak} of heap alive in one")?;
+        write!(f, "node: {count} {processes}")?;
+        // Before the first full collection nothing is known of what is alive.
+        if self.peak_live_bytes > 0 {
+            write!(f, ", at most {} of heap alive in one", bytes(self.peak_live_bytes))?;
+        }
         if self.near_limits > 0 {
             write!(f, ", V8 at its limit: {}", self.near_limits)?;
         }
