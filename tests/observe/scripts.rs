@@ -31,7 +31,16 @@ fn psd_dumps_nproxy_itself() {
     let dump = Launch::program(script("psd")).arg(run.pid().to_string()).finish();
     dump.expect_code(0).expect_silent();
     let text = dump.stdout.text();
-    let parts = ["== threads", "== memory", "VmRSS", "Max open files", "== descriptors", "pipe:["];
+    let parts = [
+        "== threads",
+        "== processor time",
+        "== mappings",
+        "== memory",
+        "VmRSS",
+        "Max open files",
+        "== descriptors",
+        "pipe:[",
+    ];
     for part in parts {
         dump.expect(text.contains(part), part);
     }
@@ -98,6 +107,82 @@ fn nproxy_run_knows_its_modes() {
     let failed =
         Launch::program(script("nproxy-run.sh")).words("pass sh -c").arg("exit 7").finish();
     failed.expect_code(7);
+}
+
+/// As it was called before: other names of modes, a mode left out, options, and the status.
+#[test]
+fn nproxy_run_knows_the_words_of_old() {
+    let run = |words: &[&str]| {
+        let run = Launch::program(script("nproxy-run.sh")).args(words).finish();
+        run.expect_code(0);
+        run.stdout.text()
+    };
+    let red = ["printf", "\\033[31mred\\033[m\\n"];
+    let with = |words: &[&str]| run(&[words, &red].concat());
+    assert_eq!(with(&[]), "\x1b[31mred\x1b[m\n");
+    assert_eq!(with(&["passthrough", "--"]), "\x1b[31mred\x1b[m\n");
+    assert_eq!(with(&["strip-ansi", "--"]), "red\n");
+    assert!(with(&["transform", "--"]).starts_with("[20"));
+    assert_eq!(run(&["passthrough", "--pty", "sh", "-c", "test -t 1 && echo yes"]), "yes\n");
+    assert_eq!(run(&["--pty", "never", "sh", "-c", "test -t 1 || echo no"]), "no\n");
+    let runtime = tempfile::tempdir().unwrap();
+    let status = Launch::program(script("nproxy-run.sh"))
+        .arg("status")
+        .env("NPROXY_RUNTIME_DIR", runtime.path())
+        .finish();
+    status.expect_code(0).expect(status.stdout.text().starts_with("PID"), "a table");
+}
+
+#[test]
+fn monitor_status_counts_restarts() {
+    let runtime = tempfile::tempdir().unwrap();
+    let session = || {
+        let run = Launch::program(nproxy_path())
+            .args(["sleep", "123"])
+            .env("NPROXY_RUNTIME_DIR", runtime.path())
+            .start();
+        let socket = runtime.path().join(format!("nproxy/{}.sock", run.pid()));
+        proc::until("the socket", || socket.exists().then_some(()));
+        run
+    };
+    let first = session();
+    let monitor = Launch::program(script("monitor-status.sh"))
+        .words("--interval 0.05")
+        .env("NPROXY_RUNTIME_DIR", runtime.path())
+        .start();
+    let shown = monitor.stdout.as_ref().expect("captured");
+    shown.wait_for("sleep 123", 2);
+    drop(first);
+    let _second = session();
+    shown.wait_for("restarts: 1 of sleep 123", 1);
+}
+
+#[test]
+fn install_writes_aliases_and_shims() {
+    let directory = tempfile::tempdir().unwrap();
+    let prefix = directory.path().join("a prefix");
+    let install = |words: &[&str]| {
+        let run = Launch::program(script("install"))
+            .arg("--prefix")
+            .arg(&prefix)
+            .arg("--binary")
+            .arg(nproxy_path())
+            .args(words)
+            .finish();
+        run.expect_code(0).expect_silent();
+    };
+    install(&["--alias", "red=printf 'it'\\''s %s\\n'", "--shim", "printf"]);
+    install(&["--alias", "red=printf 'it'\\''s %s\\n'"]);
+    let aliases = prefix.join("share/nproxy/aliases.sh");
+    assert_eq!(fs::read_to_string(&aliases).unwrap().lines().count(), 1, "no line twice");
+    // A program that is called by name only, so that what is found is the shim.
+    let shims = prefix.join("lib/nproxy/shims");
+    let script =
+        "PATH=$1:$PATH; NPROXY_TEXT=transform NPROXY_TIMESTAMP='> ' command env printf 'a\\nb\\n'";
+    let run = Launch::program("bash").args(["-c", script, "bash"]).arg(&shims).finish();
+    run.expect_code(0).expect_output("> a\n> b\n");
+    install(&["--uninstall"]);
+    assert!(!aliases.exists() && !shims.exists());
 }
 
 #[test]
