@@ -1,8 +1,8 @@
 'use strict';
 // nproxy in a Node process: node -r …/node/nproxy.js app.js, or NODE_OPTIONS="-r …/node/nproxy.js".
 //
-// Under an nproxy (--node) it only writes down what the V8 heap is like. Without one it also watches the memory and runs
-// the text modes that NPROXY_… variables ask for. Whatever fails here, the application runs as if it were not there.
+// Under an nproxy (--node) it writes down what the V8 heap is like, and nothing is done to text. Without one it also watches the
+// memory and runs the text modes that NPROXY_… variables ask for. Whatever fails here, the application runs as if it were not there.
 //
 // No module is loaded that Node has not loaded by itself: each costs a millisecond of everybody's start.
 
@@ -236,12 +236,11 @@ function begin() {
   }
   Object.defineProperty(process, loaded, { value: true });
   process.prependListener('exit', addon.detach);
-  if (how === 'wrapped') return;
   // An explicit passthrough leaves the streams as Node makes them.
   if (!/^\s*(passthrough|off)\s*$/.test(process.env.NPROXY_TEXT || '')) {
     for (const { name, fd } of ownStreams(addon)) hookWhenMade(name, fd, addon);
   }
-  if (isOn(process.env.NPROXY_TITLE)) showTitle(addon);
+  if (how === 'alone' && isOn(process.env.NPROXY_TITLE)) showTitle(addon);
 }
 
 if (isSupported()) begin();
