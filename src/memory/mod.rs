@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use policy::{Change, Effects, Policy, Sample, Settings, Source, Stage, Thresholds};
+use policy::{
+    Changes, Effects, GateChange, Outcome, Policy, Room, Sample, Settings, Source, Stage,
+    Thresholds,
+};
 use sample::{Sampler, Scope};
 
 /// Sampling takes about one part in so many of the time, whatever the policy wants, unless samples would then be
@@ -31,14 +34,50 @@ pub struct Account {
     pub highest: Option<Stage>,
     /// How often the stage changed.
     pub changes: u64,
-    /// How often the gate closed.
+    /// How often the gate closed: the tries.
     pub gate_closed: u64,
-    /// How often the closed gate was found to make the child grow.
+    /// Of them, those in which memory fell.
+    pub gate_helped: u64,
+    /// Of them, those in which the child was found to grow.
     pub gate_harmful: u64,
+    /// How long output waited in tries that are over.
+    pub gate_held: Duration,
+    /// What memory fell by in tries that helped, in bytes.
+    pub gate_gained: u64,
     /// Samples taken.
     pub samples: u64,
     /// What they cost, in processor time.
     pub sampling: Duration,
+}
+
+impl Account {
+    fn count(&mut self, changes: Changes) {
+        self.changes += u64::from(changes.stage.is_some());
+        match changes.gate {
+            Some(GateChange::Closed) => self.gate_closed += 1,
+            Some(GateChange::Opened(end)) => {
+                self.gate_held += end.held;
+                match end.outcome {
+                    Outcome::Helped => {
+                        self.gate_helped += 1;
+                        self.gate_gained += end.gained.max(0).unsigned_abs();
+                    }
+                    Outcome::Grew => self.gate_harmful += 1,
+                    Outcome::NoFall | Outcome::Idle | Outcome::Cut => {}
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+/// What the pipes show that the gate holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// What waits in them.
+    pub source: Source,
+    /// Bytes taken from them since the start.
+    pub bytes: u64,
 }
 
 /// Watches a child's memory.
@@ -51,6 +90,7 @@ pub struct Guard {
     /// Mean cost of a sample.
     cost: Duration,
     last: u64,
+    room: Option<Room>,
     account: Account,
 }
 
@@ -71,6 +111,7 @@ impl Guard {
             due: now + settings.fastest,
             cost: Duration::ZERO,
             last: 0,
+            room: None,
             account: Account::default(),
         }
     }
@@ -80,32 +121,36 @@ impl Guard {
         self.due
     }
 
-    /// Takes a sample. `source` tells whether bytes wait in the pipes that the gate holds.
-    pub fn sample(&mut self, source: Source, now: Instant) -> Option<Change> {
+    /// Takes a sample.
+    pub fn sample(&mut self, output: Output, now: Instant) -> Changes {
         let began = processor_time();
         let resident = self.sampler.resident();
-        let at = now.saturating_duration_since(self.started);
-        let closed = self.is_gate_closed();
-        let change = self.policy.sample(Sample { at, resident, source });
+        let at = self.elapsed(now);
+        let Output { source, bytes: output } = output;
+        let room = self.room;
+        let changes = self.policy.sample(Sample { at, resident, source, output, room });
         self.last = resident;
         let account = &mut self.account;
         account.peak = account.peak.max(resident);
         account.highest = account.highest.max(Some(self.policy.stage()));
         account.samples += 1;
-        match change {
-            Some(Change::Stage { .. }) => account.changes += 1,
-            Some(Change::GateHarmful) => account.gate_harmful += 1,
-            None => {}
-        }
-        if !closed && self.is_gate_closed() {
-            self.account.gate_closed += 1;
-        }
+        account.count(changes);
         let took = processor_time().saturating_sub(began);
         self.account.sampling += took;
         // From zero: the first sample meets cold caches.
         self.cost = (self.cost * 3 + took) / 4;
         self.due = now + self.policy.period().max((self.cost * COST_PART).min(RAREST));
-        change
+        changes
+    }
+
+    /// Time since the watch began.
+    pub fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    /// What was left of the tightest limit when that was last looked at.
+    pub fn room(&self) -> Option<Room> {
+        self.room
     }
 
     /// The kernel reported stalls: looks at once, and lets them count.

@@ -2,7 +2,7 @@
 //!
 //! A stage is entered with the first sample at its threshold, and left only after a second below 90 % of
 //! it. What a stage changes is only what is extra: [`Flow::Trickle`], the closed gate, still admits
-//! [`TRICKLE`] bytes per stream and [`TRICKLE_EVERY`], and a gate that makes the child grow is opened.
+//! [`TRICKLE`] bytes per stream and [`TRICKLE_EVERY`], and the gate is closed only for as long as that lowers memory.
 //!
 //! Times are durations since the session's start, sizes are bytes.
 
@@ -12,12 +12,15 @@ pub mod heap;
 mod thresholds;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::time::Duration;
 
-use gate::Judge;
+use gate::{Gate, Position, Terms};
+pub use gate::{GateChange, Outcome, Try};
 pub use thresholds::{Named, OutOfOrder, Thresholds};
 
 /// What a closed gate admits per stream and [`TRICKLE_EVERY`], in bytes.
@@ -25,6 +28,9 @@ pub const TRICKLE: u32 = 64 << 10;
 
 /// How often a closed gate admits [`TRICKLE`] bytes.
 pub const TRICKLE_EVERY: Duration = Duration::from_millis(100);
+
+/// The size of a pipe that the gate holds closed, in bytes.
+pub const SMALL_PIPE: u32 = 64 << 10;
 
 /// The largest transfer under pressure, in bytes.
 pub const BOUNDED: u32 = 64 << 10;
@@ -53,7 +59,7 @@ pub enum Stage {
     Attention,
     /// Extra work stops.
     Pressure,
-    /// The gate closes.
+    /// The gate is tried.
     Critical,
     /// Everything that waits is let out.
     Emergency,
@@ -131,7 +137,7 @@ pub struct Effects {
 /// Whether the stage may close the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateMode {
-    /// Closed in the critical stage, unless that does harm.
+    /// Tried in the critical stage, where that may help.
     Auto,
     /// Never closed.
     Off,
@@ -157,13 +163,36 @@ pub struct Settings {
     pub fastest: Duration,
 }
 
-/// Whether the child has bytes out that nobody has taken yet.
+/// What the child has out that nobody has taken yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Nothing waits: if the child grows, not for want of room.
     Empty,
     /// Bytes wait unread in a source pipe.
     Waiting,
+    /// So many that the child cannot write on.
+    Full,
+}
+
+/// What is left of a limit on the group that the child is in, whoever has used the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that can still be had, page cache that can be dropped included.
+    pub left: u64,
+    /// Of so many.
+    pub limit: u64,
+}
+
+impl Room {
+    /// Bytes until less than a fifth of the limit is left: there the emergency stage begins.
+    pub(super) fn before_emergency(self) -> u64 {
+        self.left.saturating_sub(self.limit / 5)
+    }
+
+    /// Whether there is still too little to leave the emergency stage.
+    fn keeps_emergency(self) -> bool {
+        (self.left as f64) < self.limit as f64 * 0.28
+    }
 }
 
 /// What was found at one moment.
@@ -171,24 +200,32 @@ pub enum Source {
 pub struct Sample {
     /// When.
     pub at: Duration,
-    /// Resident memory of everything watched.
+    /// Memory of everything watched.
     pub resident: u64,
     /// The fullness of the pipes that the gate holds.
     pub source: Source,
+    /// Bytes taken from them since the start.
+    pub output: u64,
+    /// What is left of the tightest limit; `None` where there is none.
+    pub room: Option<Room>,
+}
+
+/// A new stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StageChange {
+    /// Until now.
+    pub from: Stage,
+    /// From now on.
+    pub to: Stage,
 }
 
 /// What a sample changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
     /// The stage.
-    Stage {
-        /// Until now.
-        from: Stage,
-        /// From now on.
-        to: Stage,
-    },
-    /// The closed gate made the child grow and is open for the rest of this episode.
-    GateHarmful,
+    pub stage: Option<StageChange>,
+    /// The gate.
+    pub gate: Option<GateChange>,
 }
 
 /// The rules, and what they have to remember: a few numbers, whatever has passed.
@@ -200,7 +237,7 @@ pub struct Policy {
     /// Since when memory has been low enough to leave the stage, and the highest stage that it would
     /// have fallen to in that time.
     low: Option<(Duration, Stage)>,
-    judge: Judge,
+    gate: Gate,
     last: Option<Sample>,
     /// Bytes per second that memory has been growing by lately; shrinking counts as none.
     growth: f64,
@@ -217,7 +254,7 @@ impl Policy {
             settings,
             stage: Stage::Monitoring,
             low: None,
-            judge: Judge::default(),
+            gate: Gate::default(),
             last: None,
             growth: 0.0,
             stalled_until: None,
@@ -241,21 +278,34 @@ impl Policy {
         self.stalled_until = Some(at + STALL_COUNTS);
     }
 
+    /// Moves the thresholds: a tighter limit than the one known so far was found.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
     /// Takes a sample in. Samples come in the order of their times.
-    pub fn sample(&mut self, sample: Sample) -> Option<Change> {
+    pub fn sample(&mut self, sample: Sample) -> Changes {
         let last = self.last.replace(sample);
         self.follow_growth(last, sample);
-        let before = self.stage;
+        let from = self.stage;
         self.follow_stage(sample);
-        if self.stage != before {
-            if self.stage < Stage::Critical || before < Stage::Critical {
-                self.judge = Judge::default();
-            }
-            return Some(Change::Stage { from: before, to: self.stage });
-        }
-        let closed = self.effects().flow == Flow::Trickle;
-        let harmful = closed && last.is_some_and(|last| self.judge.sample(last, sample));
-        harmful.then_some(Change::GateHarmful)
+        let to = self.stage;
+        let stage = (from != to).then_some(StageChange { from, to });
+        let terms = self.terms();
+        let gate = last.and_then(|last| self.gate.sample(last, sample, terms));
+        Changes { stage, gate }
+    }
+
+    fn terms(&self) -> Terms {
+        let position = match (self.settings.gate, self.stage) {
+            (GateMode::Off, _) => Position::Below,
+            (GateMode::Auto, Stage::Critical) => Position::Critical,
+            (GateMode::Auto, Stage::Emergency) => Position::Above,
+            (GateMode::Auto, _) => Position::Below,
+        };
+        let [critical, emergency] =
+            [Stage::Critical, Stage::Emergency].map(|stage| self.thresholds.of(stage));
+        Terms { position, critical, emergency }
     }
 
     fn follow_growth(&mut self, last: Option<Sample>, sample: Sample) {
@@ -267,13 +317,13 @@ impl Policy {
     }
 
     fn follow_stage(&mut self, sample: Sample) {
-        let reached = self.raised(self.thresholds.reached(sample.resident), sample.at);
+        let reached = self.raised(self.thresholds.reached(sample.resident), sample);
         if reached >= self.stage {
             self.stage = reached;
             self.low = None;
             return;
         }
-        let kept = self.raised(self.thresholds.kept(sample.resident), sample.at);
+        let kept = self.raised(self.thresholds.kept(sample.resident), sample);
         if kept >= self.stage {
             self.low = None;
             return;
@@ -287,11 +337,18 @@ impl Policy {
         }
     }
 
-    fn raised(&self, stage: Stage, at: Duration) -> Stage {
-        match self.stalled_until {
-            Some(until) if stage == Stage::Attention && at < until => Stage::Pressure,
+    /// The stage that memory alone would be in, moved by what else is known: a stall, and the room that is really
+    /// left. Who fills the group may be others, so a child that is small itself stays where it is.
+    fn raised(&self, stage: Stage, sample: Sample) -> Stage {
+        let stage = match self.stalled_until {
+            Some(until) if stage == Stage::Attention && sample.at < until => Stage::Pressure,
             _ => stage,
-        }
+        };
+        let in_emergency = self.stage == Stage::Emergency;
+        let no_room = sample.room.is_some_and(|room| {
+            room.before_emergency() == 0 || in_emergency && room.keeps_emergency()
+        });
+        if no_room && stage >= Stage::Pressure { Stage::Emergency } else { stage }
     }
 
     /// Has at least this stage's effects from now on, whatever memory's own stage is.
@@ -314,12 +371,20 @@ impl Policy {
         let flow = match (stage, self.settings.gate) {
             (Stage::Monitoring | Stage::Attention, _) => Flow::Open,
             (Stage::Pressure, _) | (Stage::Critical, GateMode::Off) => Flow::Bounded,
+            (Stage::Critical, GateMode::Auto) if self.gate.is_closed() => Flow::Trickle,
             // It queues its own output: what lowers its memory is to take that.
-            (Stage::Critical, GateMode::Auto) if self.judge.found_harm() => Flow::Drain,
-            (Stage::Critical, GateMode::Auto) => Flow::Trickle,
+            (Stage::Critical, GateMode::Auto) if self.gate.queued() => Flow::Drain,
+            (Stage::Critical, GateMode::Auto) => Flow::Bounded,
             (Stage::Emergency, _) => Flow::Drain,
         };
         Effects { observation, history, text, flow }
+    }
+
+    /// Bytes until there is too little room, where that counts.
+    fn room(&self, sample: Sample) -> u64 {
+        let counts = matches!(self.stage, Stage::Pressure | Stage::Critical);
+        let room = sample.room.filter(|_| counts);
+        room.map_or(u64::MAX, Room::before_emergency)
     }
 
     /// How long until the next sample: less when a threshold is near or memory grows fast.
@@ -327,10 +392,14 @@ impl Policy {
         let fastest = self.settings.fastest;
         let slowest = SLOWEST.max(fastest);
         let Some(last) = self.last else { return fastest };
-        let watchful = self.low.is_some() || self.stage == Stage::Critical;
+        if self.gate.has_just_opened(last.at) {
+            return fastest;
+        }
+        let watchful =
+            self.low.is_some() || self.stage == Stage::Critical || self.gate.is_watching();
         let slowest = if watchful { WATCHFUL.max(fastest) } else { slowest };
         let Some(next) = self.thresholds.next_above(self.stage) else { return slowest };
-        let distance = next.saturating_sub(last.resident) as f64;
+        let distance = next.saturating_sub(last.resident).min(self.room(last)) as f64;
         // Four samples on the way there at this speed; and as if everything could grow by half of what is
         // missing in ten of the longest periods, so that near a threshold we look more often.
         let by_growth = distance / self.growth.max(1.0) / 4.0;

@@ -94,6 +94,9 @@ pub enum Event<'a> {
     Gate {
         /// `open`, `bounded`, `closed` or `draining`.
         gate: &'a str,
+        /// What a try that has just ended came to.
+        #[serde(flatten)]
+        tried: Option<GateTry>,
     },
     /// A copy takes no more.
     Copy {
@@ -124,6 +127,17 @@ pub enum Event<'a> {
         /// How many.
         events: u64,
     },
+}
+
+/// A time in which output was held back to lower the command's memory.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct GateTry {
+    /// `helped`, `no-fall`, `grew`, `idle` or `cut`.
+    pub outcome: &'static str,
+    /// How long output waited.
+    pub held_seconds: f64,
+    /// What memory fell by; negative if it grew.
+    pub gained_bytes: i64,
 }
 
 impl<'a> Event<'a> {

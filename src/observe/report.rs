@@ -43,6 +43,12 @@ pub struct MemoryReport {
     pub gate_closed: u64,
     /// How often the closed gate made the child grow, and was opened for that.
     pub gate_harmful: u64,
+    /// How often memory fell while the gate was closed.
+    pub gate_helped: u64,
+    /// What it fell by then, all in all.
+    pub gate_gained_bytes: u64,
+    /// How long output waited for the gate.
+    pub gate_held_seconds: f64,
     /// How often memory was looked at, and how long that took.
     pub samples: u64,
     /// In seconds.
@@ -317,7 +323,7 @@ impl MemoryReport {
         }
         let counts = [
             (self.gate_closed, "output slowed down", ""),
-            (self.gate_harmful, "in vain", ""),
+            (self.gate_closed.saturating_sub(self.gate_helped), "in vain", ""),
             (self.high_events, "slowed down by the kernel", ""),
             (self.oom_kills, "out of memory", ": processes were killed"),
         ];
@@ -382,6 +388,9 @@ mod tests {
         stage_changes: 0,
         gate_closed: 0,
         gate_harmful: 0,
+        gate_helped: 0,
+        gate_gained_bytes: 0,
+        gate_held_seconds: 0.0,
         samples: 5,
         sampling_seconds: 0.0,
         high_events: 0,
@@ -416,6 +425,7 @@ memory: peak 3 MiB
         report.add_memory(MemoryReport {
             highest_stage: "critical",
             gate_closed: 2,
+            gate_helped: 1,
             oom_kills: 1,
             ..MEMORY
         });
@@ -423,7 +433,7 @@ memory: peak 3 MiB
         for part in [
             "stdout: 12,345 bytes could not be delivered\n",
             "copy to a\\u{1b}[2J: 400 bytes, 600 lost\n",
-            "stage critical, output slowed down 2 times, out of memory once: processes were killed\n",
+            "stage critical, output slowed down 2 times, in vain once, out of memory once: processes were killed\n",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -48,6 +48,18 @@ pub struct MemoryStatus {
     /// The heaps of its Node processes; absent without --node.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub node: Option<NodeStatus>,
+    /// How often the gate has closed: the tries to lower memory by holding output back.
+    #[serde(default)]
+    pub gate_closed: u64,
+    /// In how many of them memory fell, and by how much all in all.
+    #[serde(default)]
+    pub gate_helped: u64,
+    /// In bytes.
+    #[serde(default)]
+    pub gate_gained_bytes: u64,
+    /// How long output waited in tries that are over.
+    #[serde(default)]
+    pub gate_held_seconds: f64,
 }
 
 /// Whose streams are relayed.
@@ -196,7 +208,7 @@ struct Metric {
 }
 
 /// Every metric that is offered; names and label names are stable.
-const METRICS: [Metric; 21] = [
+const METRICS: [Metric; 25] = [
     Metric {
         name: "nproxy_session_info",
         kind: "gauge",
@@ -283,6 +295,30 @@ const METRICS: [Metric; 21] = [
         kind: "gauge",
         help: "Whether the gate admits a trickle only.",
         figures: |session| memory(session, |memory| f64::from(u8::from(memory.gate == "closed"))),
+    },
+    Metric {
+        name: "nproxy_gate_tries_total",
+        kind: "counter",
+        help: "How often output was held back to lower the command's memory.",
+        figures: |session| memory(session, |memory| memory.gate_closed as f64),
+    },
+    Metric {
+        name: "nproxy_gate_helped_total",
+        kind: "counter",
+        help: "In how many of these tries memory fell.",
+        figures: |session| memory(session, |memory| memory.gate_helped as f64),
+    },
+    Metric {
+        name: "nproxy_gate_gained_bytes_total",
+        kind: "counter",
+        help: "What memory fell by in these tries.",
+        figures: |session| memory(session, |memory| memory.gate_gained_bytes as f64),
+    },
+    Metric {
+        name: "nproxy_gate_held_seconds_total",
+        kind: "counter",
+        help: "How long output waited in tries that are over.",
+        figures: |session| memory(session, |memory| memory.gate_held_seconds),
     },
     Metric {
         name: "nproxy_stream_bytes_total",
@@ -420,6 +456,10 @@ mod tests {
                 peak_bytes: 2 << 20,
                 stage_changes: 3,
                 node: None,
+                gate_closed: 2,
+                gate_helped: 1,
+                gate_gained_bytes: 1 << 20,
+                gate_held_seconds: 2.5,
             }),
             streams: vec![LiveStream { report, waits_for: Some("reader".into()), ended: None }],
             copies: vec![CopyReport { name: "a\"b".into(), bytes: 1, lost_bytes: 2 }],
@@ -473,6 +513,8 @@ mod tests {
         assert_eq!(types, METRICS.len());
         assert!(page.contains("nproxy_memory_stage{pid=\"42\"} 3\n"));
         assert!(page.contains("nproxy_gate_closed{pid=\"42\"} 1\n"));
+        assert!(page.contains("nproxy_gate_tries_total{pid=\"42\"} 2\n"));
+        assert!(page.contains("nproxy_gate_held_seconds_total{pid=\"42\"} 2.5\n"));
         assert!(page.contains("nproxy_stream_bytes_total{pid=\"42\",stream=\"stdout\"} 3145728\n"));
         assert!(page.contains(r#"command="say \"\\\"""#), "{page}");
         assert!(page.contains(r#"nproxy_copy_lost_bytes_total{pid="42",copy="0",name="a\"b"} 2"#));

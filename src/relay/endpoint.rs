@@ -203,6 +203,34 @@ impl Endpoint {
         }
     }
 
+    /// Whether whoever writes to this end's other side has to wait: a pipe has no free page, a pty holds bytes. What
+    /// cannot be asked is taken not to be full.
+    pub fn is_full(&self) -> bool {
+        match self.kind {
+            // Only a writing end can be asked. It is ours for this moment, and nobody's end of file is lost by that.
+            Kind::Pipe => {
+                let writer = File::options()
+                    .write(true)
+                    .custom_flags(libc::O_NONBLOCK)
+                    .open(format!("/proc/self/fd/{}", self.fd.as_raw_fd()));
+                writer.is_ok_and(|writer| {
+                    let mut fds = [PollFd::new(writer.as_fd(), PollFlags::POLLOUT)];
+                    poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+                })
+            }
+            Kind::Leader => self.has_input(),
+            _ => false,
+        }
+    }
+
+    /// Makes a pipe hold about so many bytes. Nothing happens where it is no pipe, holds more at this moment, or has
+    /// that size already.
+    pub fn resize(&self, bytes: u32) {
+        if self.kind == Kind::Pipe && fcntl(&self.fd, FcntlArg::F_GETPIPE_SZ) != Ok(bytes as i32) {
+            let _ = fcntl(&self.fd, FcntlArg::F_SETPIPE_SZ(bytes as i32));
+        }
+    }
+
     /// Grows a pipe to `bytes` if it is smaller. Beyond the user's share of pipe memory the kernel
     /// refuses, and the pipe stays as it is.
     ///

@@ -58,6 +58,8 @@ pub struct Relay {
     paced_until: Option<Instant>,
     /// The most that a transfer can move, in bytes: a full source, or a buffer.
     capacity: u32,
+    /// What the source pipe held at the beginning; the gate makes it smaller for a while.
+    pipe: Option<u32>,
     admission: Admission,
     switch: Switch,
 }
@@ -83,7 +85,8 @@ impl Relay {
         coalesce: Duration,
         ring: &mut Ring,
     ) -> Result<Relay, Error> {
-        let capacity = route.source.grow(pipe_size).unwrap_or(TRANSFER);
+        let pipe = route.source.grow(pipe_size);
+        let capacity = pipe.unwrap_or(TRANSFER);
         route.sink.grow(pipe_size);
         let (from, to) = (route.source.kind(), route.sink.kind());
         let path = if route.text.is_some() {
@@ -125,6 +128,7 @@ impl Relay {
             pace: Pace::new(coalesce),
             paced_until: None,
             capacity,
+            pipe,
             admission: Admission::new(route.rate),
             switch: Switch::new(),
         })
@@ -447,6 +451,11 @@ impl Relay {
     /// What its sink is, or was.
     pub fn sink_kind(&self) -> Kind {
         self.link.kinds.1
+    }
+
+    /// The size of the pipe that it reads from when the relay began, in bytes; `None` if that is no pipe.
+    pub fn pipe_size(&self) -> Option<u32> {
+        self.pipe
     }
 
     /// What its source holds when it is full, in bytes.

@@ -25,9 +25,9 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::{ControlMode, Level, Observe, Verbosity};
 use crate::error::Error;
 use crate::memory::heap::Record;
-use crate::memory::policy::Change;
+use crate::memory::policy::{self, StageChange};
 use crate::notice;
-use crate::observe::events::Event;
+use crate::observe::events::{Event, GateTry};
 use crate::observe::report::MemoryReport;
 use crate::observe::status::Subject;
 use crate::process::exit::Exit;
@@ -237,12 +237,21 @@ impl<'c> Reports<'c> {
                 },
             );
         }
-        if let Some(Change::Stage { from, to }) = snapshot.change {
+        let gate = self.stages.sampled(snapshot, at, now);
+        if let Some(StageChange { from, to }) = snapshot.changes.stage {
             let (from, to) = (from.name(), to.name());
             self.event(now, &Event::Stage { from, to, resident_bytes: snapshot.resident });
         }
-        if let Some(GateChange(gate)) = self.stages.sampled(snapshot, at, now) {
-            self.event(now, &Event::Gate { gate });
+        if let Some(GateChange(gate)) = gate {
+            let tried = match snapshot.changes.gate {
+                Some(policy::GateChange::Opened(end)) => Some(GateTry {
+                    outcome: end.outcome.name(),
+                    held_seconds: end.held.as_secs_f64(),
+                    gained_bytes: end.gained,
+                }),
+                Some(policy::GateChange::Closed) | None => None,
+            };
+            self.event(now, &Event::Gate { gate, tried });
         }
         self.recorder.limit(stages::allowed_level(effects));
     }

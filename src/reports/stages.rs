@@ -9,7 +9,7 @@ use crate::config::Level;
 use crate::memory::Account;
 use crate::memory::heap_page::Heap;
 use crate::memory::policy::heap::{HeapChange, stage_of_heap};
-use crate::memory::policy::{Change, Effects, Flow, Observation, Stage};
+use crate::memory::policy::{Changes, Effects, Flow, Observation, Stage};
 use crate::observe::node::{HeapStatus, NodeStatus};
 use crate::observe::status::MemoryStatus;
 
@@ -23,7 +23,7 @@ pub(crate) struct MemorySnapshot {
     pub(crate) resident: u64,
     pub(crate) stage: Stage,
     pub(crate) effects: Effects,
-    pub(crate) change: Option<Change>,
+    pub(crate) changes: Changes,
     /// `None` if Node processes are not watched.
     pub(crate) heaps: Option<HeapFigures>,
     pub(crate) heap_change: Option<HeapChange>,
@@ -84,6 +84,10 @@ impl Stages {
             peak_bytes: snapshot.account.peak,
             stage_changes: snapshot.account.changes,
             node: snapshot.heaps.as_ref().map(HeapFigures::status),
+            gate_closed: snapshot.account.gate_closed,
+            gate_helped: snapshot.account.gate_helped,
+            gate_gained_bytes: snapshot.account.gate_gained,
+            gate_held_seconds: snapshot.account.gate_held.as_secs_f64(),
         })
     }
 

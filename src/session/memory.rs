@@ -9,22 +9,24 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use super::memory_notices::{Line, MemoryNotices, Situation};
 use super::nodes::NodeWatch;
 use crate::config::{Banner, Memory, MonitorMode, Verbosity, Wrap};
 use crate::error::Error;
 use crate::memory::limit::{self, ChildGroup, Events};
 use crate::memory::policy::heap::HeapChange;
 use crate::memory::policy::{
-    BOUNDED, Change, Flow, Source, Stage, TRICKLE, TRICKLE_EVERY, TextModes, Thresholds,
+    BOUNDED, Changes, Flow, GateChange, SMALL_PIPE, Source, Stage, StageChange, TRICKLE,
+    TRICKLE_EVERY, TextModes, Thresholds,
 };
 use crate::memory::sample::{Group, Scope};
-use crate::memory::{Guard, heap, stall};
+use crate::memory::{Guard, Output, heap, stall};
 use crate::notice;
 use crate::observe::report::MemoryReport;
 use crate::process::exit::Exit;
 use crate::process::limits::Confinement;
 use crate::process::node::{self, Preload};
-use crate::relay::{self, Relay, Role, Stream, TextSwitch, Trickle};
+use crate::relay::{self, Endpoint, Relay, Role, Stream, TextSwitch, Trickle};
 use crate::reports::MemoryEnd;
 use crate::reports::stages::MemorySnapshot;
 use crate::reports::title::Title;
@@ -43,6 +45,7 @@ pub(crate) struct MemoryWatch<'c> {
     guard: Option<Guard>,
     /// Ours from the first change of stage on; until then ps shows how nproxy was called.
     title: Option<Title>,
+    notices: MemoryNotices,
     /// Polled for stalls and for events of the child's group; in flight or to be armed.
     stalls: Polled,
     events: Polled,
@@ -117,6 +120,7 @@ impl<'c> MemoryWatch<'c> {
             scope,
             guard: None,
             title: None,
+            notices: MemoryNotices::new(),
             stalls: Polled::No,
             events: Polled::new(events),
             next_log: None,
@@ -224,11 +228,8 @@ impl<'c> MemoryWatch<'c> {
             self.log(now);
             return None;
         }
-        let source = match guard.is_gate_closed() {
-            true if relays.iter().any(holds_unread) => Source::Waiting,
-            _ => Source::Empty,
-        };
-        let change = guard.sample(source, now);
+        let closed = guard.is_gate_closed();
+        let changes = guard.sample(output(relays, closed), now);
         let mut stage = guard.stage();
         if let Some(nodes) = &mut self.nodes {
             stage = stage.max(nodes.stage());
@@ -239,13 +240,17 @@ impl<'c> MemoryWatch<'c> {
             resident: guard.resident(),
             stage,
             effects: guard.effects(),
-            change,
+            changes,
             heaps: self.nodes.as_ref().map(NodeWatch::figures),
             heap_change,
         };
-        if let Some(change) = change {
-            self.apply(change, relays, now);
+        if changes != Changes::default() {
+            self.apply(changes, relays, now);
+        } else if closed {
+            // A pipe that held too much when the gate closed holds less by now.
+            resize(relays, Some(SMALL_PIPE));
         }
+        self.tell(changes, now);
         self.log(now);
         Some(snapshot)
     }
@@ -262,31 +267,39 @@ impl<'c> MemoryWatch<'c> {
         title.show(change.to, "heap");
     }
 
-    fn apply(&mut self, change: Change, relays: &mut [Relay], now: Instant) {
+    fn apply(&mut self, changes: Changes, relays: &mut [Relay], now: Instant) {
         let Some(guard) = &self.guard else { return };
         let effects = guard.effects();
         spread(effects.flow, effects.text, relays, now);
-        let resident = bytes(guard.resident());
-        match change {
-            Change::Stage { from, to } => {
-                let figure = bytes(guard.thresholds().of(to));
-                let text = match to {
-                    Stage::Monitoring => format!("memory: {to} ({resident} in use)"),
-                    _ => format!("memory: {to} from {figure} ({resident} in use)"),
-                };
-                notice::coloured(self.verbosity, &text, self.colour(to));
-                let title = self.title.get_or_insert_with(|| Title::new(&self.wrap.program));
-                title.show(to, &figure);
-                let machine = Path::new(stall::MACHINE);
-                if from == Stage::Monitoring && matches!(self.stalls, Polled::No) {
-                    let own = self.group.as_ref().and_then(|g| stall::trigger(&g.pressure_file()));
-                    self.stalls = Polled::new(own.or_else(|| stall::trigger(machine)));
-                }
-            }
-            Change::GateHarmful => {
-                let text = format!("memory: the gate makes it grow ({resident} in use) and opens");
-                notice::notice(self.verbosity, &text);
-            }
+        match changes.gate {
+            Some(GateChange::Closed) => resize(relays, Some(SMALL_PIPE)),
+            Some(GateChange::Opened(_)) => resize(relays, None),
+            None => {}
+        }
+        let Some(StageChange { from, to }) = changes.stage else { return };
+        let figure = bytes(guard.thresholds().of(to));
+        let title = self.title.get_or_insert_with(|| Title::new(&self.wrap.program));
+        title.show(to, &figure);
+        if from == Stage::Monitoring && matches!(self.stalls, Polled::No) {
+            let own = self.group.as_ref().and_then(|group| stall::trigger(&group.pressure_file()));
+            let machine = || stall::trigger(Path::new(stall::MACHINE));
+            self.stalls = Polled::new(own.or_else(machine));
+        }
+    }
+
+    /// Tells the user what has changed, or what there was no room to tell before.
+    fn tell(&mut self, changes: Changes, now: Instant) {
+        let Some(guard) = &self.guard else { return };
+        let at = guard.elapsed(now);
+        let situation = Situation {
+            changes,
+            resident: guard.resident(),
+            threshold: guard.thresholds().of(guard.stage()),
+            room: guard.room(),
+        };
+        if let Some(Line { text, stage }) = self.notices.changed(situation, at) {
+            let colour = stage.and_then(|stage| self.colour(stage));
+            notice::coloured(self.verbosity, &text, colour);
         }
     }
 
@@ -390,6 +403,9 @@ impl<'c> MemoryWatch<'c> {
             stage_changes: account.changes,
             gate_closed: account.gate_closed,
             gate_harmful: account.gate_harmful,
+            gate_helped: account.gate_helped,
+            gate_gained_bytes: account.gate_gained,
+            gate_held_seconds: account.gate_held.as_secs_f64(),
             samples: account.samples,
             sampling_seconds: account.sampling.as_secs_f64(),
             high_events: events.high,
@@ -405,8 +421,30 @@ fn is_gated(relay: &Relay) -> bool {
     relay.role().is_first() && relay.stream() != Stream::Stdin
 }
 
-fn holds_unread(relay: &Relay) -> bool {
-    is_gated(relay) && relay.source().is_some_and(|source| source.has_input())
+/// What the gate holds back, and what has come through it. The pipes are asked only while it is closed.
+fn output(relays: &[Relay], closed: bool) -> Output {
+    let gated = || relays.iter().filter(|relay| is_gated(relay));
+    let sources = || gated().filter(|_| closed).filter_map(Relay::source);
+    let source = if sources().any(Endpoint::is_full) {
+        Source::Full
+    } else if sources().any(Endpoint::has_input) {
+        Source::Waiting
+    } else {
+        Source::Empty
+    };
+    Output { source, bytes: gated().map(|relay| relay.counters().bytes).sum() }
+}
+
+/// Makes the pipes that the gate holds so small, or as large as they were: a command that is held back feels it at
+/// once only if little goes into its pipe.
+fn resize(relays: &[Relay], bytes: Option<u32>) {
+    for relay in relays.iter().filter(|relay| is_gated(relay)) {
+        let Some(source) = relay.source() else { continue };
+        let usual = relay.pipe_size();
+        if let Some(wanted) = bytes.map_or(usual, |bytes| usual.map(|usual| usual.min(bytes))) {
+            source.resize(wanted);
+        }
+    }
 }
 
 fn spread(flow: Flow, text: TextModes, relays: &mut [Relay], now: Instant) {

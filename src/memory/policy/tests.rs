@@ -15,16 +15,43 @@ fn policy() -> Policy {
     Policy::new(Thresholds::new(named, 16 * GIB).expect("in order"), settings())
 }
 
+/// A child without output.
 fn at(millis: u64, mib: u64) -> Sample {
-    Sample { at: Duration::from_millis(millis), resident: mib * MIB, source: Source::Empty }
+    let at = Duration::from_millis(millis);
+    Sample { at, resident: mib * MIB, source: Source::Empty, output: 0, room: None }
 }
 
-fn blocked(millis: u64, mib: u64) -> Sample {
-    Sample { source: Source::Waiting, ..at(millis, mib) }
+/// A child that writes 100 MiB a second, or would.
+fn writing(millis: u64, mib: u64) -> Sample {
+    Sample { source: Source::Full, output: millis * 100 * MIB / 1000, ..at(millis, mib) }
 }
 
-fn moved(from: Stage, to: Stage) -> Option<Change> {
-    Some(Change::Stage { from, to })
+const NOTHING: Changes = Changes { stage: None, gate: None };
+
+fn moved(from: Stage, to: Stage) -> Changes {
+    Changes { stage: Some(StageChange { from, to }), gate: None }
+}
+
+/// Grows from 100 MiB to 400, the critical threshold, and has the gate closed. Ends at 1000 ms.
+fn closed() -> Policy {
+    let mut policy = policy();
+    for step in 0..=10 {
+        policy.sample(writing(500 + step * 50, 100 + step * 30));
+    }
+    assert_eq!(policy.effects().flow, Flow::Trickle);
+    policy
+}
+
+/// Memory from 1000 ms on, every 50 ms; what the gate did first, and when.
+fn held(policy: &mut Policy, memory: impl Fn(u64) -> u64) -> (u64, GateChange) {
+    let mut times = (1..1000).map(|step| step * 50);
+    let changed = times.find_map(|since| {
+        let output = 100 * MIB + since * u64::from(TRICKLE) / 100;
+        let change =
+            policy.sample(Sample { output, ..writing(1000 + since, memory(since)) }).gate?;
+        Some((since, change))
+    });
+    changed.expect("a change of the gate")
 }
 
 #[test]
@@ -34,7 +61,7 @@ fn each_stage_has_the_effects_of_the_table() {
         (50, Monitoring, Observation::Full, 1024, TextModes::AsAsked, Flow::Open),
         (100, Attention, Observation::Full, 1024, TextModes::AsAsked, Flow::Open),
         (200, Pressure, Observation::Summary, 128, TextModes::Off, Flow::Bounded),
-        (400, Critical, Observation::Off, 0, TextModes::Off, Flow::Trickle),
+        (400, Critical, Observation::Off, 0, TextModes::Off, Flow::Bounded),
         (800, Emergency, Observation::Off, 0, TextModes::Off, Flow::Drain),
     ];
     let mut policy = policy();
@@ -50,14 +77,14 @@ fn a_stage_is_entered_at_once_and_left_after_a_second_below_nine_tenths() {
     use Stage::*;
     let mut policy = policy();
     assert_eq!(policy.sample(at(0, 250)), moved(Monitoring, Pressure));
-    assert_eq!(policy.sample(at(100, 185)), None, "185 is above 90 % of 200");
-    assert_eq!(policy.sample(at(3000, 185)), None);
-    assert_eq!(policy.sample(at(3100, 170)), None);
-    assert_eq!(policy.sample(at(4000, 170)), None, "not a second yet");
-    assert_eq!(policy.sample(at(4050, 181)), None, "up for a moment: the second begins anew");
-    assert_eq!(policy.sample(at(4100, 170)), None);
+    assert_eq!(policy.sample(at(100, 185)), NOTHING, "185 is above 90 % of 200");
+    assert_eq!(policy.sample(at(3000, 185)), NOTHING);
+    assert_eq!(policy.sample(at(3100, 170)), NOTHING);
+    assert_eq!(policy.sample(at(4000, 170)), NOTHING, "not a second yet");
+    assert_eq!(policy.sample(at(4050, 181)), NOTHING, "up for a moment: the second begins anew");
+    assert_eq!(policy.sample(at(4100, 170)), NOTHING);
     assert_eq!(policy.sample(at(5100, 170)), moved(Pressure, Attention));
-    assert_eq!(policy.sample(at(5200, 10)), None);
+    assert_eq!(policy.sample(at(5200, 10)), NOTHING);
     assert_eq!(policy.sample(at(6200, 10)), moved(Attention, Monitoring));
 }
 
@@ -73,15 +100,17 @@ fn a_fall_is_to_the_highest_stage_of_that_second() {
 
 #[test]
 fn each_switch_switches_off_exactly_that() {
-    let named = policy().thresholds;
     let degrade = Settings { degrade: Degrade::Never, ..settings() };
     let gate = Settings { gate: GateMode::Off, ..settings() };
-    for mib in [50, 100, 200, 400, 800] {
+    for most in [50, 100, 200, 400, 800] {
         let [plain, degrade, gate] = [settings(), degrade, gate].map(|settings| {
-            let mut policy = Policy::new(named, settings);
-            policy.sample(at(0, mib));
+            let mut policy = Policy::new(policy().thresholds, settings);
+            for step in 0..=10 {
+                policy.sample(writing(step * 50, step * most / 10));
+            }
             policy.effects()
         });
+        assert_eq!(plain.flow == Flow::Trickle, most == 400);
         assert_eq!(degrade, Effects { text: TextModes::AsAsked, ..plain });
         let flow = if plain.flow == Flow::Trickle { Flow::Bounded } else { plain.flow };
         assert_eq!(gate, Effects { flow, ..plain });
@@ -89,44 +118,94 @@ fn each_switch_switches_off_exactly_that() {
 }
 
 #[test]
-fn a_gate_that_makes_the_child_grow_opens_for_the_episode() {
+fn memory_that_is_there_closes_nothing() {
     let mut policy = policy();
-    policy.sample(blocked(0, 400));
-    for step in 1..20 {
-        assert_eq!(policy.sample(blocked(step * 50, 400 + step)), None);
+    for step in 0..2000 {
+        assert_eq!(policy.sample(writing(step * 50, 450)).gate, None);
     }
-    assert_eq!(policy.sample(blocked(1000, 421)), Some(Change::GateHarmful));
+    assert_eq!(policy.stage(), Stage::Critical);
+}
+
+#[test]
+fn growth_without_output_closes_nothing() {
+    let mut policy = policy();
+    for step in 0..40 {
+        assert_eq!(policy.sample(at(step * 50, step * 10)).gate, None);
+    }
+    // It has read all that it wanted, and writes.
+    for step in 0..2000 {
+        assert_eq!(policy.sample(writing(2000 + step * 50, 400)).gate, None);
+    }
+}
+
+#[test]
+fn a_try_goes_on_while_memory_falls() {
+    let mut policy = closed();
+    let (after, change) = held(&mut policy, |since| 400 - 60 * since / 1000);
+    let GateChange::Opened(end) = change else { panic!("{change:?}") };
+    assert_eq!((end.outcome, end.gained), (Outcome::Helped, 102 * MIB as i64));
+    assert_eq!((after, policy.stage()), (1700, Stage::Pressure), "a second below 360");
+}
+
+#[test]
+fn a_try_that_lowers_nothing_ends_after_two_seconds() {
+    let mut policy = closed();
+    let (after, change) = held(&mut policy, |_| 401);
+    let GateChange::Opened(end) = change else { panic!("{change:?}") };
+    assert_eq!(end.outcome, Outcome::NoFall);
+    assert!((2000..2400).contains(&after), "{after}");
+    assert_eq!(policy.effects().flow, Flow::Bounded);
+}
+
+#[test]
+fn a_child_that_queues_is_let_go_at_once() {
+    let mut policy = closed();
+    let (after, change) = held(&mut policy, |since| 400 + since / 10);
+    let GateChange::Opened(end) = change else { panic!("{change:?}") };
+    assert_eq!(end.outcome, Outcome::Grew);
+    assert!(after <= 300, "{after}");
     assert_eq!(policy.effects().flow, Flow::Drain);
-    assert_eq!(policy.sample(blocked(1050, 500)), None, "said once");
-    // Out of the stage, and back in: a new episode, a new judgement.
-    policy.sample(at(2000, 10));
-    policy.sample(at(3000, 10));
-    assert_eq!(policy.stage(), Stage::Monitoring);
-    policy.sample(blocked(4000, 450));
-    assert_eq!(policy.effects().flow, Flow::Trickle);
 }
 
 #[test]
-fn growth_counts_only_while_bytes_wait() {
-    let mut policy = policy();
-    policy.sample(at(0, 400));
-    for step in 1..80 {
-        let sample = match step % 2 {
-            0 => at(step * 50, 400 + step),
-            _ => blocked(step * 50, 400 + step),
-        };
-        assert_eq!(policy.sample(sample), None);
+fn a_pipe_that_is_filling_is_no_growth() {
+    let mut policy = closed();
+    for step in 1..10 {
+        let filling =
+            Sample { source: Source::Waiting, ..writing(1000 + step * 50, 400 + step * 5) };
+        assert_eq!(policy.sample(filling).gate, None);
     }
 }
 
 #[test]
-fn growth_below_a_twentieth_leaves_the_gate_closed() {
+fn nothing_to_hold_back_is_no_try() {
+    let mut policy = closed();
+    let mut times = (1..100).map(|step| step * 50);
+    let ended =
+        times.find_map(|since| policy.sample(Sample { output: 0, ..at(1000 + since, 400) }).gate);
+    let Some(GateChange::Opened(end)) = ended else { panic!("{ended:?}") };
+    assert_eq!(end.outcome, Outcome::Idle);
+    assert!(end.held <= Duration::from_millis(50));
+}
+
+#[test]
+fn what_is_left_of_the_group_counts_for_whoever_is_not_small() {
+    use Stage::*;
+    let full = Some(Room { left: 80 * MIB, limit: 400 * MIB });
+    let some = Some(Room { left: 100 * MIB, limit: 400 * MIB });
+    let more = Some(Room { left: 120 * MIB, limit: 400 * MIB });
     let mut policy = policy();
-    for step in 0..400 {
-        // 15 MiB a second on 400 and more: under 4 %.
-        policy.sample(blocked(step * 50, 400 + step * 3 / 4));
-        assert_eq!(policy.effects().flow, Flow::Trickle);
-    }
+    assert_eq!(policy.sample(Sample { room: full, ..at(0, 50) }), NOTHING, "others filled it");
+    assert_eq!(policy.sample(Sample { room: more, ..at(100, 210) }), moved(Monitoring, Pressure));
+    assert_eq!(policy.sample(Sample { room: full, ..at(200, 210) }), moved(Pressure, Emergency));
+    assert_eq!(policy.sample(Sample { room: some, ..at(300, 210) }), NOTHING);
+    assert_eq!(
+        policy.sample(Sample { room: some, ..at(2000, 210) }),
+        NOTHING,
+        "too little to leave"
+    );
+    assert_eq!(policy.sample(Sample { room: more, ..at(2100, 210) }), NOTHING);
+    assert_eq!(policy.sample(Sample { room: more, ..at(3100, 210) }), moved(Emergency, Pressure));
 }
 
 #[test]
@@ -134,9 +213,9 @@ fn a_stall_moves_attention_to_pressure_for_a_while() {
     use Stage::*;
     let mut policy = policy();
     policy.stalled(Duration::ZERO);
-    assert_eq!(policy.sample(at(0, 50)), None, "far from every threshold a stall is not ours");
+    assert_eq!(policy.sample(at(0, 50)), NOTHING, "far from every threshold a stall is not ours");
     assert_eq!(policy.sample(at(10, 120)), moved(Monitoring, Pressure));
-    assert_eq!(policy.sample(at(2500, 120)), None);
+    assert_eq!(policy.sample(at(2500, 120)), NOTHING);
     assert_eq!(policy.sample(at(3600, 120)), moved(Pressure, Attention));
 }
 
@@ -190,14 +269,16 @@ fn any_named() -> impl Strategy<Value = Named> {
     prop::array::uniform4(prop::option::of(1u64..1 << 44)).prop_map(Named)
 }
 
-/// What a child may do: times between samples, memory, and whether it has bytes out.
+/// What a child may do: times between samples, memory, what waits, how much it wrote, and what others leave.
 fn any_samples() -> impl Strategy<Value = Vec<Sample>> {
-    let step = (1u64..400, 0u64..1200, any::<bool>());
+    let source = prop_oneof![Just(Source::Empty), Just(Source::Waiting), Just(Source::Full)];
+    let room = prop::option::of((0..500 * MIB).prop_map(|left| Room { left, limit: 500 * MIB }));
+    let step = (1u64..400, 0u64..1200, source, 0..50 * MIB, room);
     prop::collection::vec(step, 1..200).prop_map(|steps| {
-        let mut millis = 0;
-        let sample = |(wait, mib, waiting)| {
-            millis += wait;
-            if waiting { blocked(millis, mib) } else { at(millis, mib) }
+        let (mut millis, mut output) = (0, 0);
+        let sample = |(wait, mib, source, moved, room)| {
+            (millis, output) = (millis + wait, output + moved);
+            Sample { source, output, room, ..at(millis, mib) }
         };
         steps.into_iter().map(sample).collect()
     })
@@ -221,47 +302,23 @@ proptest! {
     }
 
     /// Whatever memory does: a stage is entered with its first sample, the gate is closed only in the
-    /// critical stage and never once it was found harmful, and the period keeps its bounds.
+    /// critical stage and for no longer than a try may take, and the period keeps its bounds.
     #[test]
     fn rules_hold_for_any_samples(samples in any_samples()) {
         let mut policy = policy();
-        let mut harmful = false;
+        let (mut closed, mut last) = (Duration::ZERO, Duration::ZERO);
         for sample in samples {
-            let change = policy.sample(sample);
+            let was = policy.effects().flow;
+            let changes = policy.sample(sample);
             prop_assert!(policy.stage() >= policy.thresholds.reached(sample.resident));
-            match change {
-                Some(Change::GateHarmful) => harmful = true,
-                Some(Change::Stage { to, .. }) if to < Stage::Critical => harmful = false,
-                _ => {}
-            }
             let flow = policy.effects().flow;
             prop_assert!(flow != Flow::Trickle || policy.stage() == Stage::Critical);
-            prop_assert!(!(harmful && flow == Flow::Trickle));
+            prop_assert_eq!(changes.gate.is_some(), (was == Flow::Trickle) != (flow == Flow::Trickle));
+            closed += if was == Flow::Trickle { sample.at - last } else { Duration::ZERO };
+            closed = if flow == Flow::Trickle { closed } else { Duration::ZERO };
+            prop_assert!(closed < Duration::from_secs(12) , "{closed:?}");
             prop_assert!((FASTEST..=SLOWEST).contains(&policy.period()));
+            last = sample.at;
         }
-    }
-
-    /// After any history, the gate is open within three seconds of memory being low for good, or of
-    /// memory growing by more than a twentieth a second while bytes wait: one to leave emergency, one that
-    /// the past has spoilt, one to judge.
-    #[test]
-    fn the_gate_opens_within_its_bound(samples in any_samples(), grows in any::<bool>()) {
-        let mut policy = policy();
-        let mut now = Duration::ZERO;
-        let mut resident = 450.0;
-        for sample in samples {
-            policy.sample(sample);
-            now = sample.at;
-        }
-        let start = now;
-        // What comes first is a step in memory from wherever it was; it may end a window, not judge it.
-        while now - start < Duration::from_millis(3300) {
-            let step = policy.period();
-            now += step;
-            if grows { resident *= 1.0 + 0.06 * step.as_secs_f64(); } else { resident = 10.0; }
-            let source = Source::Waiting;
-            policy.sample(Sample { at: now, resident: (resident * MIB as f64) as u64, source });
-        }
-        prop_assert_ne!(policy.effects().flow, Flow::Trickle);
     }
 }

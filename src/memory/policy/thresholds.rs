@@ -52,6 +52,11 @@ impl Thresholds {
         Named(named).check()?;
         let defaults = defaults(limit);
         let mut at = defaults;
+        // Far above a critical stage that was named low, emergency would come too late to open the gate.
+        if let (Some(critical), None) = (named[2], named[3]) {
+            let usual = u128::from(critical) * u128::from(SHARES[3]) / u128::from(SHARES[2]);
+            at[3] = at[3].min(u64::try_from(usual).unwrap_or(u64::MAX));
+        }
         for (slot, named) in at.iter_mut().zip(named) {
             *slot = named.unwrap_or(*slot);
         }
