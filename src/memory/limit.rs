@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::sys::resource::{RLIM_INFINITY, Resource, rlim_t};
 use nix::unistd::{AccessFlags, access};
 
-use super::sample::Group;
+use super::group::Group;
 use crate::error::Error;
 use crate::units::read_size;
 

@@ -3,6 +3,8 @@
 //! [`Guard`] samples when a sample is due and says what changed; the session applies it. `policy` decides
 //! and is pure; `sample`, `limit` and `stall` read what the kernel tells.
 
+mod footprint;
+pub mod group;
 pub mod heap;
 pub mod heap_page;
 pub mod limit;
@@ -14,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
+use group::{Hierarchies, RoomWatch};
 use policy::{
-    Changes, Effects, GateChange, Outcome, Policy, Room, Sample, Settings, Source, Stage,
+    Changes, Effects, GateChange, Named, Outcome, Policy, Room, Sample, Settings, Source, Stage,
     Thresholds,
 };
 use sample::{Sampler, Scope};
@@ -24,6 +27,14 @@ use sample::{Sampler, Scope};
 /// further apart than [`RAREST`].
 const COST_PART: u32 = 150;
 const RAREST: Duration = Duration::from_secs(1);
+
+/// A close look at processes, and one at the room that is left, come no more often than this, and a close look takes
+/// one part in so many of the time at most.
+const APART: Duration = Duration::from_millis(50);
+const CLOSE_PART: u32 = 100;
+
+/// How often the room is looked at while memory is far from every threshold.
+const ROOM_SELDOM: Duration = Duration::from_secs(1);
 
 /// What is known of a run's memory at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -80,11 +91,25 @@ pub struct Output {
     pub bytes: u64,
 }
 
+/// What thresholds come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// What the user named, in order.
+    pub named: Named,
+    /// The most memory that the child can have, as far as is known at the beginning, in bytes.
+    pub ceiling: u64,
+}
+
 /// Watches a child's memory.
 #[derive(Debug)]
 pub struct Guard {
     sampler: Sampler,
+    bounds: Bounds,
     policy: Policy,
+    pid: u32,
+    rooms: RoomWatch,
+    next_room: Instant,
+    next_close: Instant,
     started: Instant,
     due: Instant,
     /// Mean cost of a sample.
@@ -97,16 +122,18 @@ pub struct Guard {
 impl Guard {
     /// Watches the child with number `pid`, which is not reaped. The first sample is due after the
     /// shortest period: a child that is over sooner costs none.
-    pub fn new(
-        scope: Scope,
-        pid: u32,
-        thresholds: Thresholds,
-        settings: Settings,
-        now: Instant,
-    ) -> Guard {
+    pub fn new(scope: Scope, pid: u32, bounds: Bounds, settings: Settings, now: Instant) -> Guard {
+        let named = Thresholds::new(bounds.named, bounds.ceiling);
+        // Out of order they are refused before anything starts.
+        let thresholds = named.unwrap_or_else(|_| Thresholds::usual(bounds.ceiling));
         Guard {
             sampler: Sampler::new(scope, pid),
+            bounds,
             policy: Policy::new(thresholds, settings),
+            pid,
+            rooms: RoomWatch::new(Hierarchies::mounted()),
+            next_room: now,
+            next_close: now,
             started: now,
             due: now + settings.fastest,
             cost: Duration::ZERO,
@@ -124,7 +151,8 @@ impl Guard {
     /// Takes a sample.
     pub fn sample(&mut self, output: Output, now: Instant) -> Changes {
         let began = processor_time();
-        let resident = self.sampler.resident();
+        let resident = self.counted(now);
+        self.look_at_room(now);
         let at = self.elapsed(now);
         let Output { source, bytes: output } = output;
         let room = self.room;
@@ -141,6 +169,42 @@ impl Guard {
         self.cost = (self.cost * 3 + took) / 4;
         self.due = now + self.policy.period().max((self.cost * COST_PART).min(RAREST));
         changes
+    }
+
+    /// What is in use. Where it matters and may be much more or less than it seems, it is looked at closely.
+    fn counted(&mut self, now: Instant) -> u64 {
+        let seems = self.sampler.sample();
+        let matters = self.policy.is_near(seems + self.sampler.hidden());
+        if !matters || !self.sampler.is_doubtful() {
+            return seems;
+        }
+        if now < self.next_close {
+            return self.sampler.certain().max(self.last.min(seems));
+        }
+        let began = processor_time();
+        let counted = self.sampler.look_closely();
+        let took = processor_time().saturating_sub(began);
+        self.next_close = now + APART.max(took * CLOSE_PART);
+        counted
+    }
+
+    /// Looks at the room that is left, where the child has most of its memory. A lower limit than the one known so far
+    /// moves the thresholds: the child is in a smaller group than we are.
+    fn look_at_room(&mut self, now: Instant) {
+        if now < self.next_room {
+            return;
+        }
+        let near = self.policy.stage() >= Stage::Attention;
+        self.next_room = now + if near { APART } else { ROOM_SELDOM };
+        let pid = self.sampler.largest().unwrap_or(self.pid);
+        let looked = self.rooms.look(pid);
+        self.room = looked.map(|(room, _)| room);
+        if let Some((_, limit)) = looked.filter(|(_, limit)| *limit < self.bounds.ceiling)
+            && let Ok(thresholds) = Thresholds::new(self.bounds.named, limit)
+        {
+            self.bounds.ceiling = limit;
+            self.policy.set_thresholds(thresholds);
+        }
     }
 
     /// Time since the watch began.

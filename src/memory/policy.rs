@@ -272,6 +272,12 @@ impl Policy {
         &self.thresholds
     }
 
+    /// Whether so many bytes are close enough to a threshold, or above one, for it to matter how they are counted.
+    pub fn is_near(&self, bytes: u64) -> bool {
+        let next = self.thresholds.next_above(Stage::Monitoring);
+        next.is_some_and(|next| bytes >= next - next / 10)
+    }
+
     /// The kernel says that tasks stalled for want of memory. It may be anybody's want, so it only moves
     /// a child that has our attention on to pressure.
     pub fn stalled(&mut self, at: Duration) {

@@ -1,7 +1,7 @@
-//! Resident memory of a process tree, or of a cgroup.
+//! The memory of a process tree that it would give back by dying, or that of a cgroup.
 //!
 //! A known process costs one pread(2) a sample: its `statm` stays open, and reading it fails once the
-//! process is gone, whoever has its number by then. New processes are looked for only when the last pid in
+//! process is gone, whoever has its number by then. What `statm` cannot tell is looked up seldom, see `footprint`. New processes are looked for only when the last pid in
 //! `/proc/loadavg` says that something has forked, and among the new numbers only. Once known, a process
 //! counts for as long as it lives, whoever its parent becomes. Nothing here fails: what cannot be read
 //! does not count.
@@ -10,9 +10,12 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, getpgrp, getpid, getppid, getsid, sysconf};
+
+use super::footprint::{Footprint, Sharing, Statm};
+use super::group::Group;
 
 /// What is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,17 +28,14 @@ pub enum Scope {
     Cgroup(Group),
 }
 
-/// A memory cgroup's directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// Of the unified hierarchy.
-    V2(PathBuf),
-    /// Of the memory controller's own.
-    V1(PathBuf),
-}
-
-/// Processes whose `statm` is kept open; beyond that number, it is opened for each sample.
+/// Processes whose `statm` is kept open, or a quarter of the fds that we may have if that is less; beyond that number,
+/// it is opened for each sample.
 const KEPT_OPEN: usize = 256;
+
+/// What may be unknown of the memory before a close look is worth it, and how large a process has to be to be looked at
+/// or to share memory with others: one part in so many of all.
+const DOUBT_PART: u64 = 8;
+const LARGE_PART: u64 = 16;
 
 /// More new numbers than this, and listing `/proc` is cheaper than trying each.
 const TRIED_SINGLY: u32 = 16;
@@ -58,6 +58,9 @@ pub struct Sampler {
     /// before its process can be found, so each is looked for in two samples.
     last_pid: u32,
     settled_pid: u32,
+    kept_open: usize,
+    /// Processes have come or gone since the last close look.
+    changed: bool,
 }
 
 /// A process that counts.
@@ -65,6 +68,9 @@ pub struct Sampler {
 struct Member {
     pid: u32,
     statm: Option<File>,
+    /// At the last sample.
+    now: Statm,
+    footprint: Footprint,
     /// In clock ticks since boot: tells a process from a later one with its number.
     start: u64,
 }
@@ -88,7 +94,6 @@ struct Stat {
     group: u32,
     session: u32,
     start: u64,
-    resident_pages: u64,
 }
 
 impl Sampler {
@@ -116,6 +121,8 @@ impl Sampler {
             // the numbers.
             last_pid: root,
             settled_pid: root,
+            kept_open: kept_open(),
+            changed: false,
         };
         if let Some(stat) = stat {
             sampler.adopt(root, stat);
@@ -123,27 +130,89 @@ impl Sampler {
         sampler
     }
 
-    /// Bytes resident now.
-    pub fn resident(&mut self) -> u64 {
+    /// Takes a sample: bytes in use now, as far as is known without a close look.
+    pub fn sample(&mut self) -> u64 {
         if let Scope::Cgroup(group) = &self.scope {
             return group.usage().unwrap_or(0);
         }
         if self.scope == Scope::Tree {
             self.look_for_new();
         }
+        if self.members.iter().any(|member| member.statm.is_none()) {
+            self.spare_one_fd();
+        }
         let (page, kin) = (self.page, &mut self.kin);
-        let mut pages = 0;
-        self.members.retain(|member| match member.resident_pages() {
-            Some(resident) => {
-                pages += resident;
-                true
-            }
-            None => {
+        let before = self.members.len();
+        self.members.retain_mut(|member| match member.read(page) {
+            Presence::Here => true,
+            Presence::Gone => {
                 kin.pids.remove(&member.pid);
                 false
             }
         });
-        pages * page
+        self.changed |= self.members.len() != before;
+        self.counted()
+    }
+
+    fn counted(&self) -> u64 {
+        self.members.iter().map(|member| member.footprint.bytes(member.now)).sum()
+    }
+
+    /// What is in use at least: a process that has just come counts if it is small, or alone. A fork has all that its
+    /// parent has.
+    pub fn certain(&self) -> u64 {
+        let (least, sharing) = (self.least_of_the_large(), self.sharing());
+        let counts = |member: &&Member| {
+            sharing == Sharing::Alone || member.footprint.is_known() || member.size() < least
+        };
+        self.members.iter().filter(counts).map(|member| member.footprint.bytes(member.now)).sum()
+    }
+
+    /// What there may be besides: memory that is shared, and may be a file's or not.
+    pub fn hidden(&self) -> u64 {
+        self.members.iter().map(|member| member.footprint.hidden(member.now)).sum()
+    }
+
+    /// Whether a close look could tell much more than the last sample: shared pages that may be memory, or several
+    /// large processes that may have theirs in common.
+    pub fn is_doubtful(&self) -> bool {
+        let all = self.counted();
+        let share = self.sharing() == Sharing::Possible
+            && (self.changed || self.large().any(|member| !member.footprint.is_known()));
+        share || self.hidden() > all / DOUBT_PART
+    }
+
+    /// Looks closely at the large ones, and counts again.
+    pub fn look_closely(&mut self) -> u64 {
+        let sharing = self.sharing();
+        let least = self.least_of_the_large();
+        for member in &mut self.members {
+            member.footprint = match member.size() >= least {
+                true => Footprint::look(member.pid, member.now, sharing),
+                false => Footprint::assumed(member.now),
+            };
+        }
+        self.changed = false;
+        self.counted()
+    }
+
+    /// The process that has most of the memory.
+    pub fn largest(&self) -> Option<u32> {
+        self.members.iter().max_by_key(|member| member.size()).map(|member| member.pid)
+    }
+
+    fn sharing(&self) -> Sharing {
+        if self.large().nth(1).is_some() { Sharing::Possible } else { Sharing::Alone }
+    }
+
+    fn large(&self) -> impl Iterator<Item = &Member> {
+        let least = self.least_of_the_large();
+        self.members.iter().filter(move |member| member.size() >= least)
+    }
+
+    fn least_of_the_large(&self) -> u64 {
+        let all: u64 = self.members.iter().map(Member::size).sum();
+        (all / LARGE_PART).max(1)
     }
 
     /// How many processes counted in the last sample; none for a cgroup.
@@ -158,9 +227,24 @@ impl Sampler {
         if stat.group != getpgrp().as_raw() as u32 {
             self.kin.groups.insert(stat.group);
         }
-        let keep = self.members.len() < KEPT_OPEN;
-        let statm = keep.then(|| File::open(format!("/proc/{pid}/statm")).ok()).flatten();
-        self.members.push(Member { pid, statm, start: stat.start });
+        let keep = self.members.len() < self.kept_open;
+        let statm = keep.then(|| open_statm(pid).ok()).flatten();
+        let (now, footprint) = (Statm::default(), Footprint::default());
+        self.members.push(Member { pid, statm, now, footprint, start: stat.start });
+        self.changed = true;
+    }
+
+    /// Where no fd is left to open anything with, one that is kept open is given up: its process is then looked at as
+    /// those beyond [`KEPT_OPEN`] are.
+    fn spare_one_fd(&mut self) {
+        let none_left =
+            |error: io::Error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+        while File::open("/proc/self/statm").err().is_some_and(none_left) {
+            let mut kept = self.members.iter_mut().rev().filter_map(|member| member.statm.take());
+            if kept.next().is_none() {
+                return;
+            }
+        }
     }
 
     fn look_for_new(&mut self) {
@@ -192,6 +276,7 @@ impl Sampler {
     /// Takes in whoever of these belongs to the tree. A process can come before its parent here, when
     /// numbers began anew.
     fn look_at(&mut self, pids: Vec<u32>) {
+        self.spare_one_fd();
         let known = |pid: &u32| self.kin.pids.contains(pid) || self.strangers.contains(pid);
         let unknown = pids.into_iter().filter(|pid| !known(pid));
         let mut found: Vec<(u32, Stat)> =
@@ -239,19 +324,57 @@ impl Kin {
     }
 }
 
+/// Whether a process is still there.
+enum Presence {
+    Here,
+    Gone,
+}
+
 impl Member {
-    /// `None` once the process is gone.
-    fn resident_pages(&self) -> Option<u64> {
-        let Some(statm) = &self.statm else {
-            let stat = Stat::read(self.pid)?;
-            return (stat.start == self.start).then_some(stat.resident_pages);
-        };
-        let mut text = [0; 128];
-        // ESRCH: the process that this file was opened for has been reaped.
-        let len = statm.read_at(&mut text, 0).ok()?;
-        let fields = std::str::from_utf8(&text[..len]).ok()?;
-        fields.split(' ').nth(1)?.parse().ok()
+    /// Whatever it is of the two: what it has resident that is no file's, or may be none.
+    fn size(&self) -> u64 {
+        self.now.anonymous + self.footprint.hidden(self.now)
     }
+
+    /// Reads what it has now. What cannot be read for any other reason than that it is gone stays as it was.
+    fn read(&mut self, page: u64) -> Presence {
+        let opened = match &self.statm {
+            Some(_) => None,
+            None => match open_statm(self.pid) {
+                Ok(file) if Stat::read(self.pid).is_none_or(|stat| stat.start == self.start) => {
+                    Some(file)
+                }
+                Ok(_) => return Presence::Gone,
+                Err(error) => return Presence::after(&error),
+            },
+        };
+        let Some(statm) = self.statm.as_ref().or(opened.as_ref()) else { return Presence::Gone };
+        match Statm::read(statm, page) {
+            Ok(now) => {
+                self.now = now;
+                Presence::Here
+            }
+            Err(error) => Presence::after(&error),
+        }
+    }
+}
+
+impl Presence {
+    fn after(error: &io::Error) -> Presence {
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ESRCH) => Presence::Gone,
+            _ => Presence::Here,
+        }
+    }
+}
+
+fn open_statm(pid: u32) -> io::Result<File> {
+    File::open(format!("/proc/{pid}/statm"))
+}
+
+fn kept_open() -> usize {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((0, 0));
+    usize::try_from(soft / 4).map_or(KEPT_OPEN, |quarter| quarter.min(KEPT_OPEN))
 }
 
 impl Stat {
@@ -274,26 +397,7 @@ impl Stat {
             group: field(0)? as u32,
             session: field(0)? as u32,
             start: field(15)?,
-            resident_pages: field(1)?,
         })
-    }
-}
-
-impl Group {
-    /// What the group uses and reclaim would not get back by dropping unused page cache, in bytes.
-    ///
-    /// # Errors
-    /// What the group's files say.
-    pub fn usage(&self) -> io::Result<u64> {
-        let (directory, usage, inactive) = match self {
-            Group::V2(path) => (path, "memory.current", "inactive_file "),
-            Group::V1(path) => (path, "memory.usage_in_bytes", "total_inactive_file "),
-        };
-        let usage = fs::read_to_string(directory.join(usage))?;
-        let usage: u64 = usage.trim().parse().map_err(io::Error::other)?;
-        let stat = fs::read_to_string(directory.join("memory.stat"))?;
-        let cache = stat.lines().find_map(|line| line.strip_prefix(inactive)?.parse().ok());
-        Ok(usage.saturating_sub(cache.unwrap_or(0)))
     }
 }
 
@@ -311,7 +415,9 @@ fn listed() -> Vec<u32> {
 }
 
 fn is_process(pid: u32) -> bool {
-    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let Ok(status) = fs::read(format!("/proc/{pid}/status")) else { return false };
+    // The name in it may hold any bytes: it is cut in the middle of a character.
+    let status = String::from_utf8_lossy(&status);
     let leader = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     leader.is_some_and(|leader| leader.trim().parse() == Ok(pid))
 }
@@ -345,7 +451,7 @@ mod tests {
     fn stat_is_read_whatever_the_name() {
         let text =
             b"7 (a) b\xff (c) S 3 5 6 34816 7 4194304 1 2 3 4 5 6 7 8 20 0 1 0 12345 4096 77 1 2";
-        let stat = Stat { parent: 3, group: 5, session: 6, start: 12345, resident_pages: 77 };
+        let stat = Stat { parent: 3, group: 5, session: 6, start: 12345 };
         assert_eq!(Stat::parse(text), Some(stat));
         assert_eq!(Stat::parse(b"7 (a"), None);
     }
@@ -356,13 +462,13 @@ mod tests {
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         tell(&mut child, &mut out, "echo started");
         let mut sampler = Sampler::new(Scope::Tree, child.id());
-        assert!(sampler.resident() > 0);
+        assert!(sampler.sample() > 0);
         assert_eq!(sampler.processes(), 1);
         // The middle shell ends before anyone looks: what it started is an orphan by then.
         let middle = "sh -c 'sleep 60 >/dev/null & echo $!'; sleep 60 >/dev/null & echo";
         let orphan: u32 = tell(&mut child, &mut out, middle).trim().parse().expect("a pid");
         tell(&mut child, &mut out, "");
-        sampler.resident();
+        sampler.sample();
         assert_eq!(sampler.processes(), 3, "the shell, its job, and the orphan");
         assert!(sampler.kin.pids.contains(&orphan));
         nix::sys::signal::kill(
@@ -375,7 +481,7 @@ mod tests {
         let _ = child.wait();
         // A killed process goes when it next runs, and whoever took the orphan in may leave it a zombie.
         let deadline = Instant::now() + Duration::from_secs(20);
-        while sampler.resident() > 0 || sampler.processes() > 1 {
+        while sampler.sample() > 0 || sampler.processes() > 1 {
             assert!(Instant::now() < deadline, "still there: {:?}", sampler.members);
             std::thread::yield_now();
         }
@@ -392,8 +498,7 @@ mod tests {
         };
         let (inside, outside) = (60, 70);
         let mut parents = HashMap::from([(INIT, false), (inside, false), (outside, true)]);
-        let orphan =
-            Stat { parent: outside, group: 100, session: 50, start: 1001, resident_pages: 1 };
+        let orphan = Stat { parent: outside, group: 100, session: 50, start: 1001 };
         let mut is_orphan = |stat: Stat| kin.is_orphan(&stat, &mut parents);
         assert!(is_orphan(orphan));
         assert!(is_orphan(Stat { parent: std::process::id(), ..orphan }));

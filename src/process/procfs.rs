@@ -31,9 +31,11 @@ fn parent_of(pid: Pid) -> Option<Pid> {
 
 /// A field of `/proc/PID/stat`, by its number in proc_pid_stat(5): the third or a later one.
 fn stat_field<T: FromStr>(pid: impl Display, number: usize) -> Option<T> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // "pid (name) state parent …": the name may hold spaces and parentheses, so read from its end.
-    let (_, fields) = stat.rsplit_once(')')?;
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // "pid (name) state parent …": the name may hold any bytes, cut in the middle of a character too, so read from
+    // its end.
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
     fields.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
@@ -126,7 +128,9 @@ fn is_exiting(pid: u32) -> bool {
 
 /// Whether a signal that kills by default would kill this process: it neither handles nor ignores it.
 pub(crate) fn dies_of(pid: u32, signal: i32) -> bool {
-    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let Ok(status) = fs::read(format!("/proc/{pid}/status")) else { return false };
+    // The name may hold any bytes.
+    let status = String::from_utf8_lossy(&status);
     let has = |field: &str| {
         let sets = status.lines().filter_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
         sets.filter_map(|set| u64::from_str_radix(set, 16).ok())

@@ -13,14 +13,15 @@ use super::memory_notices::{Line, MemoryNotices, Situation};
 use super::nodes::NodeWatch;
 use crate::config::{Banner, Memory, MonitorMode, Verbosity, Wrap};
 use crate::error::Error;
+use crate::memory::group::Group;
 use crate::memory::limit::{self, ChildGroup, Events};
 use crate::memory::policy::heap::HeapChange;
 use crate::memory::policy::{
     BOUNDED, Changes, Flow, GateChange, SMALL_PIPE, Source, Stage, StageChange, TRICKLE,
     TRICKLE_EVERY, TextModes, Thresholds,
 };
-use crate::memory::sample::{Group, Scope};
-use crate::memory::{Guard, Output, heap, stall};
+use crate::memory::sample::Scope;
+use crate::memory::{Bounds, Guard, Output, heap, stall};
 use crate::notice;
 use crate::observe::report::MemoryReport;
 use crate::process::exit::Exit;
@@ -167,7 +168,8 @@ impl<'c> MemoryWatch<'c> {
         };
         self.show_banner(engine, &format!("{name}, stages from {figures} of {}", bytes(ceiling)));
         self.next_log = memory.log_every.map(|every| now + every);
-        self.guard = Some(Guard::new(scope, pid, thresholds, memory.settings, now));
+        let bounds = Bounds { named: memory.named, ceiling };
+        self.guard = Some(Guard::new(scope, pid, bounds, memory.settings, now));
         self.nodes = self.preload.as_ref().map(|preload| NodeWatch::new(preload.page.page(), now));
     }
 

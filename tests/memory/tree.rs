@@ -78,3 +78,39 @@ fn fifty_processes_cost_less_than_a_hundredth() {
     let cost = stats["memory"]["sampling_seconds"].as_f64().unwrap_or(1.0);
     finished.expect(cost < finished.elapsed.as_secs_f64() / 100.0, "expected less than 1 %");
 }
+
+/// A variable of 60 MB in a shell, and five subshells that have it too, by copy on write.
+#[test]
+fn what_forks_share_counts_once() {
+    let script = "x=$(head -c 60000000 /dev/zero | tr '\\0' x); for i in 1 2 3 4 5; do (sleep 1.5; :) & done; wait";
+    let flags =
+        "--stats=json --attention=100M --pressure=250M --critical=8G --emergency=9G -- sh -c";
+    let finished = Launch::nproxy(Engine::Epoll).words(flags).arg(script).finish();
+    finished.expect_code(0);
+    let peak = finished.trailing_stats()["memory"]["peak_bytes"].as_u64().unwrap_or(0);
+    // The shell may have the text twice while it reads it.
+    finished.expect((50 << 20..220 << 20).contains(&peak), &format!("{peak} bytes at most"));
+}
+
+/// A name that ends in the middle of a character is no text, and still the process counts.
+#[test]
+fn a_process_counts_whatever_its_name() {
+    let script = "name=xxxxxxxxxxxxxx\u{e9}; printf '#!/bin/sh\\npeer hold 120M 0 1500\\n:\\n' >$name; \
+                  chmod +x $name; ./$name; :";
+    let directory = tempfile::tempdir().expect("a directory");
+    let flags = "--pressure=100M --critical=8G --emergency=9G -- sh -c";
+    let nproxy = Launch::nproxy(Engine::Epoll).words(flags).arg(script);
+    let finished = nproxy.directory(directory.path()).finish();
+    finished.expect_code(0);
+    finished.expect(notice(&finished, "pressure"), "expected the process to be seen");
+}
+
+/// With hardly a descriptor left, none of the processes is lost.
+#[test]
+fn few_descriptors_are_enough() {
+    let script = "ulimit -n 32; exec nproxy --memlog=1 -- sh -c \
+        'i=0; while [ $i -lt 60 ]; do sleep 2 & i=$((i+1)); done; wait'";
+    let finished = Launch::shell(Engine::Epoll, script).finish();
+    finished.expect_code(0);
+    finished.expect(finished.stderr.text().contains("in 61 processes"), "expected all of them");
+}

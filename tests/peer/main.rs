@@ -49,6 +49,7 @@ memory
   grow TO PER-SECOND MS TAIL-MS        grow while writing coloured lines, keep it for MS, let it go, write on
   hold SIZE BYTES [MS [BEFORE-MS]]     hold SIZE, wait for BEFORE-MS, write BYTES, sleep for MS
   queue BASE PER-SECOND MS             queue what stdout does not take; print the longest queue
+  gather BYTES PER-SECOND              write so much and keep all of it
   window BASE MS                       write for MS, keep the last second's output; print the most of that
 witnesses
   fds                                  open descriptors and what they are
@@ -92,6 +93,7 @@ fn run(role: &str, arguments: Vec<OsString>) -> Outcome {
         "grow" => memory::grow(arguments),
         "hold" => memory::hold(arguments),
         "queue" => memory::queue(arguments),
+        "gather" => memory::gather(arguments),
         "window" => memory::window(arguments),
         "repeat" => flow::repeat(arguments),
         "discard" => flow::discard(arguments),

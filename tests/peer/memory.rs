@@ -148,3 +148,20 @@ pub(crate) fn window(arguments: Vec<OsString>) -> Outcome {
     eprintln!("kept {most} wrote {total} cpu_us {cpu}");
     Ok(0)
 }
+
+/// BYTES PER-SECOND: keeps all that it writes, until it is so much.
+pub(crate) fn gather(arguments: Vec<OsString>) -> Outcome {
+    let bytes = number(arguments.first())? as usize;
+    let rate = number(arguments.get(1))? as f64;
+    let start = Instant::now();
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    while kept.len() << 16 < bytes {
+        let due = Duration::from_secs_f64((kept.len() << 16) as f64 / rate);
+        std::thread::sleep(due.saturating_sub(start.elapsed()));
+        let block = vec![b'g'; 64 << 10];
+        io::stdout().write_all(&block)?;
+        kept.push(block);
+    }
+    std::hint::black_box(kept);
+    Ok(0)
+}

@@ -84,6 +84,11 @@ impl Thresholds {
         Ok(Thresholds(at))
     }
 
+    /// Thresholds of which none is named.
+    pub fn usual(limit: u64) -> Thresholds {
+        Thresholds(defaults(limit))
+    }
+
     /// The bytes from which `stage` begins.
     pub fn of(&self, stage: Stage) -> u64 {
         STAGES.iter().position(|named| *named == stage).map_or(0, |index| self.0[index])

@@ -1,0 +1,217 @@
+//! Memory cgroups: what is used in one, what it may use, and in which ones a process is.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::policy::Room;
+
+/// A memory cgroup's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Of the unified hierarchy.
+    V2(PathBuf),
+    /// Of the memory controller's own.
+    V1(PathBuf),
+}
+
+/// Below this share of the limit that is left, one part in so many, it matters how much of the rest is page cache.
+const NEAR: u64 = 3;
+
+impl Group {
+    fn directory(&self) -> &Path {
+        match self {
+            Group::V2(path) | Group::V1(path) => path,
+        }
+    }
+
+    fn number(&self, v2: &str, v1: &str) -> io::Result<u64> {
+        let file = match self {
+            Group::V2(_) => v2,
+            Group::V1(_) => v1,
+        };
+        let text = fs::read_to_string(self.directory().join(file))?;
+        text.trim().parse().map_err(io::Error::other)
+    }
+
+    /// Everything that is charged to the group, page cache included, in bytes.
+    fn charged(&self) -> io::Result<u64> {
+        self.number("memory.current", "memory.usage_in_bytes")
+    }
+
+    /// What the kernel would get back from the group without any harm: page cache, and its own caches.
+    fn reclaimable(&self) -> io::Result<u64> {
+        let text = fs::read_to_string(self.directory().join("memory.stat"))?;
+        let counts: &[&str] = match self {
+            Group::V2(_) => &["inactive_file ", "active_file ", "slab_reclaimable "],
+            Group::V1(_) => &["total_inactive_file ", "total_active_file "],
+        };
+        let count = |line: &str| {
+            counts.iter().find_map(|name| line.strip_prefix(name)?.parse::<u64>().ok())
+        };
+        Ok(text.lines().filter_map(count).sum())
+    }
+
+    /// What the group uses and would not give back by dropping page cache, in bytes: anonymous and shared memory, and
+    /// what the kernel keeps for it.
+    ///
+    /// # Errors
+    /// What the group's files say.
+    pub fn usage(&self) -> io::Result<u64> {
+        Ok(self.charged()?.saturating_sub(self.reclaimable()?))
+    }
+
+    /// The most that the group may use; `None` if there is no limit.
+    fn limit(&self) -> Option<u64> {
+        // No limit is "max" in the one and a number beyond all memory in the other.
+        let limit = self.number("memory.max", "memory.limit_in_bytes").ok()?;
+        (limit < 1 << 60).then_some(limit)
+    }
+
+    /// What is left of the limit. Page cache is looked at only where that matters.
+    fn room(&self) -> Option<Room> {
+        let limit = self.limit()?;
+        let charged = self.charged().ok()?;
+        let mut left = limit.saturating_sub(charged);
+        if left < limit / NEAR {
+            left = limit.min(left + self.reclaimable().unwrap_or(0));
+        }
+        Some(Room { left, limit })
+    }
+}
+
+/// Where the memory controller's hierarchies are mounted.
+#[derive(Clone, Debug)]
+pub struct Hierarchies {
+    /// Mount point, and the group that is seen there.
+    v2: Option<(PathBuf, PathBuf)>,
+    v1: Option<(PathBuf, PathBuf)>,
+}
+
+impl Hierarchies {
+    /// As this process sees them.
+    pub fn mounted() -> Hierarchies {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let of = |kind: &str, option: Option<&str>| {
+            mounts.lines().find_map(|line| mounted(line, kind, option))
+        };
+        Hierarchies { v2: of("cgroup2", None), v1: of("cgroup", Some("memory")) }
+    }
+
+    /// The groups that a process with this `/proc/PID/cgroup` is in, each with those above it.
+    fn groups(&self, text: &str) -> Vec<Group> {
+        let mut groups = Vec::new();
+        for line in text.lines() {
+            // "number:controllers:path", see cgroups(7).
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+            let (mounted, version): (_, fn(PathBuf) -> Group) = match controllers {
+                "" => (&self.v2, Group::V2),
+                _ if controllers.split(',').any(|name| name == "memory") => (&self.v1, Group::V1),
+                _ => continue,
+            };
+            let Some((mount, root)) = mounted else { continue };
+            // In a container the path may lie outside of what is mounted: its root is the nearest to it.
+            let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
+            let own = mount.join(below);
+            let above = own.ancestors().take_while(|path| path.starts_with(mount));
+            groups.extend(above.map(|path| version(path.to_owned())));
+        }
+        groups
+    }
+}
+
+/// Mount point and root of a hierarchy (proc_pid_mountinfo(5)).
+fn mounted(line: &str, kind: &str, option: Option<&str>) -> Option<(PathBuf, PathBuf)> {
+    let (fields, filesystem) = line.split_once(" - ")?;
+    let options = filesystem.strip_prefix(kind)?.strip_prefix(' ')?.rsplit(' ').next()?;
+    if option.is_some_and(|wanted| !options.split(',').any(|option| option == wanted)) {
+        return None;
+    }
+    let mut fields = fields.split(' ').skip(3);
+    let root = fields.next()?;
+    Some((fields.next()?.into(), root.into()))
+}
+
+/// Looks at what is left of the limits on the group that a process is in, whichever it is by now.
+#[derive(Debug)]
+pub struct RoomWatch {
+    hierarchies: Hierarchies,
+    /// What `/proc/PID/cgroup` said last, and the groups with a limit that follow from it.
+    text: String,
+    limited: Vec<Group>,
+}
+
+impl RoomWatch {
+    /// Nothing has been looked at yet.
+    pub fn new(hierarchies: Hierarchies) -> RoomWatch {
+        RoomWatch { hierarchies, text: String::new(), limited: Vec::new() }
+    }
+
+    /// The least room of the process with number `pid`, and the lowest limit on it, in bytes; `None` if nothing limits
+    /// it, or it is gone.
+    pub fn look(&mut self, pid: u32) -> Option<(Room, u64)> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        if text != self.text {
+            self.limited = self.hierarchies.groups(&text);
+            self.limited.retain(|group| group.limit().is_some());
+            self.text = text;
+        }
+        let rooms: Vec<Room> = self.limited.iter().filter_map(Group::room).collect();
+        let tightest = rooms.iter().min_by_key(|room| room.left.saturating_sub(room.limit / 5))?;
+        let lowest = rooms.iter().map(|room| room.limit).min()?;
+        Some((*tightest, lowest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_in_its_group_and_those_above() {
+        let hierarchies = Hierarchies {
+            v2: Some(("/sys/fs/cgroup".into(), "/".into())),
+            v1: Some(("/cg/memory".into(), "/box".into())),
+        };
+        let groups = hierarchies.groups("9:name=systemd:/\n4:cpu,memory:/box/a\n0::/x/y:z\n");
+        let expected = [
+            Group::V1("/cg/memory/a".into()),
+            Group::V1("/cg/memory".into()),
+            Group::V2("/sys/fs/cgroup/x/y:z".into()),
+            Group::V2("/sys/fs/cgroup/x".into()),
+            Group::V2("/sys/fs/cgroup".into()),
+        ];
+        assert_eq!(groups, expected);
+    }
+
+    #[test]
+    fn mounts_are_told_by_kind_and_controller() {
+        let v1 = "36 30 0:33 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory";
+        let v2 = "37 30 0:34 /a /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw";
+        let memory = Some("memory");
+        let at = |mount: &str, root: &str| Some((mount.into(), root.into()));
+        assert_eq!(mounted(v1, "cgroup", memory), at("/sys/fs/cgroup/memory", "/"));
+        assert_eq!(mounted(v1, "cgroup", Some("cpu")), None);
+        assert_eq!(mounted(v1, "cgroup2", None), None);
+        assert_eq!(mounted(v2, "cgroup2", None), at("/sys/fs/cgroup/unified", "/a"));
+    }
+
+    #[test]
+    fn room_is_what_no_page_cache_takes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let group = Group::V2(directory.path().to_owned());
+        let write = |name: &str, text: &str| {
+            fs::write(directory.path().join(name), text).expect("write");
+        };
+        write("memory.stat", "anon 1\ninactive_file 200\nactive_file 100\nslab_reclaimable 50\n");
+        write("memory.max", "max\n");
+        write("memory.current", "900\n");
+        assert_eq!(group.room(), None);
+        assert_eq!(group.usage().expect("usage"), 550);
+        write("memory.max", "1000\n");
+        assert_eq!(group.room(), Some(Room { left: 450, limit: 1000 }));
+        write("memory.current", "600\n");
+        assert_eq!(group.room(), Some(Room { left: 400, limit: 1000 }), "far enough");
+    }
+}
