@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use nproxy::config::{Banner, Config, MonitorMode, Verbosity};
-use nproxy::memory::Guard;
 use nproxy::memory::heap::{HeapGuard, described};
 use nproxy::memory::heap_page::{Collection, Page};
 use nproxy::memory::limit::{self, Limits};
 use nproxy::memory::policy::collection::Collector;
-use nproxy::memory::policy::{Change, GateMode, Settings, Source, Stage, Thresholds};
+use nproxy::memory::policy::{GateMode, Settings, Source, Stage, StageChange, Thresholds};
 use nproxy::memory::sample::Scope;
+use nproxy::memory::{Bounds, Guard, Output};
 use nproxy::units::bytes;
 
 use crate::notice::Notices;
@@ -43,6 +43,7 @@ impl Watch {
         let thresholds = Thresholds::new(memory.named, ceiling).ok()?;
         // There is no relay that a gate could hold.
         let settings = Settings { gate: GateMode::Off, ..memory.settings };
+        let bounds = Bounds { named: memory.named, ceiling };
         let mut notices = Notices::new(config.verbosity == Verbosity::Quiet);
         if memory.banner == Banner::Shown {
             let from = Stage::ALL[1..].iter().map(|stage| bytes(thresholds.of(*stage)));
@@ -51,7 +52,7 @@ impl Watch {
             let text = format!("node {pid}: memory: stages from {from} of {}", bytes(ceiling));
             notices.say(&text);
         }
-        let guard = Guard::new(scope, std::process::id(), thresholds, settings, now);
+        let guard = Guard::new(scope, std::process::id(), bounds, settings, now);
         Some(Watch {
             guard,
             heaps: HeapGuard::new(page),
@@ -77,7 +78,8 @@ impl Watch {
         let mut collection = None;
         if now >= self.guard.due() {
             let at = now.saturating_duration_since(self.started);
-            if let Some(Change::Stage { to, .. }) = self.guard.sample(Source::Empty, now) {
+            let output = Output { source: Source::Empty, bytes: 0 };
+            if let Some(StageChange { to, .. }) = self.guard.sample(output, now).stage {
                 self.tell(to);
             }
             if let Some(change) = self.heaps.sample(at) {

@@ -303,7 +303,10 @@ impl Policy {
     }
 
     fn terms(&self) -> Terms {
-        let position = match (self.settings.gate, self.stage) {
+        // A floor opens the gate, as emergency does, but closes none: what is behind it is not the memory judged here.
+        let emergency = self.floor == Stage::Emergency;
+        let stage = if emergency { Stage::Emergency } else { self.stage };
+        let position = match (self.settings.gate, stage) {
             (GateMode::Off, _) => Position::Below,
             (GateMode::Auto, Stage::Critical) => Position::Critical,
             (GateMode::Auto, Stage::Emergency) => Position::Above,

@@ -237,13 +237,13 @@ impl<'c> Reports<'c> {
                 },
             );
         }
-        let gate = self.stages.sampled(snapshot, at, now);
-        if let Some(StageChange { from, to }) = snapshot.changes.stage {
+        let changes = snapshot.changes;
+        if let Some(StageChange { from, to }) = changes.stage {
             let (from, to) = (from.name(), to.name());
             self.event(now, &Event::Stage { from, to, resident_bytes: snapshot.resident });
         }
-        if let Some(GateChange(gate)) = gate {
-            let tried = match snapshot.changes.gate {
+        if let Some(GateChange(gate)) = self.stages.sampled(snapshot, at, now) {
+            let tried = match changes.gate {
                 Some(policy::GateChange::Opened(end)) => Some(GateTry {
                     outcome: end.outcome.name(),
                     held_seconds: end.held.as_secs_f64(),

@@ -14,7 +14,7 @@ use super::stages::{MemorySnapshot, Stages, allowed_level};
 use super::stats;
 use crate::config::{Level, Stats, StatsFormat};
 use crate::memory::Account;
-use crate::memory::policy::{Effects, Flow, Observation, Stage, TextModes};
+use crate::memory::policy::{Changes, Effects, Flow, Observation, Stage, TextModes};
 use crate::observe::report::CopyReport;
 use crate::observe::status::Subject;
 use crate::process::exit::Exit;
@@ -42,7 +42,7 @@ fn snapshot(flow: Flow, resident: u64) -> MemorySnapshot {
         resident,
         stage: Stage::Critical,
         effects,
-        change: None,
+        changes: Changes::default(),
         heaps: None,
         heap_change: None,
     }
