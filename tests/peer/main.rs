@@ -50,7 +50,7 @@ memory
   hold SIZE BYTES [MS [BEFORE-MS]]     hold SIZE, wait for BEFORE-MS, write BYTES, sleep for MS
   queue BASE PER-SECOND MS             queue what stdout does not take; print the longest queue
   gather BYTES PER-SECOND              write so much and keep all of it
-  window BASE MS                       write for MS, keep the last second's output; print the most of that
+  window BASE MS [KEEP [PER-SECOND]]   write for MS, keep the output of a second or KEEP ms; print the most of that
 witnesses
   fds                                  open descriptors and what they are
   dispositions                         blocked and ignored signals

@@ -121,20 +121,29 @@ pub(crate) fn queue(arguments: Vec<OsString>) -> Outcome {
     Ok(0)
 }
 
-/// BASE MS: holds BASE, writes as fast as it may for so long, and keeps the last second's output. Prints the most
-/// that this was and the processor time it used, on stderr.
+/// BASE MS [KEEP-MS [PER-SECOND]]: holds BASE, writes for so long, as fast as it may or so many bytes a second, and keeps
+/// the output of the last second or of KEEP-MS. Prints the most that this was and the processor time it used, on stderr.
 pub(crate) fn window(arguments: Vec<OsString>) -> Outcome {
     let base = resident(number(arguments.first())? as usize);
     let time = seconds(arguments.get(1))?;
+    let keep = match arguments.get(2) {
+        Some(_) => seconds(arguments.get(2))?,
+        None => Duration::from_secs(1),
+    };
+    let rate = arguments.get(3).map(|_| number(arguments.get(3))).transpose()?;
     let start = Instant::now();
     let mut kept: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     let (mut most, mut total) = (0, 0u64);
     while start.elapsed() < time {
+        if rate.is_some_and(|rate| total > (start.elapsed().as_secs_f64() * rate as f64) as u64) {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
         let block = vec![b'w'; 64 << 10];
         io::stdout().write_all(&block)?;
         total += block.len() as u64;
         kept.push_back((Instant::now(), block));
-        while kept.front().is_some_and(|(at, _)| at.elapsed() > Duration::from_secs(1)) {
+        while kept.front().is_some_and(|(at, _)| at.elapsed() > keep) {
             kept.pop_front();
         }
         most = most.max(kept.len() * (64 << 10));
