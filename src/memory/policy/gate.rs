@@ -35,6 +35,9 @@ const FIRST_WAIT: Duration = Duration::from_secs(20);
 /// Held back for nothing: no bytes came for so long, so there is nothing to learn and nothing to gain.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// Output has to have flowed for so long before the first try: many programs say all that they have in less.
+const FIRST_FLOW: Duration = Duration::from_millis(300);
+
 /// How long after it is opened nothing is known yet of how memory grows.
 const JUST_OPENED: Duration = Duration::from_millis(300);
 
@@ -54,6 +57,9 @@ const MEMORY_OF_FLOW: f64 = 0.5;
 /// How long a control lasts. Memory may grow by half in it; it begins only with room for one part in so many.
 const CONTROL: Duration = Duration::from_secs(5);
 const CONTROL_ROOM_PART: u64 = 8;
+
+/// A control ends so many seconds before growth as it is would reach the emergency stage.
+const CONTROL_NOTICE: f64 = 0.15;
 
 /// What a try came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +134,8 @@ pub(super) enum Position {
 pub(super) struct Gate {
     state: State,
     flow: FlowMeter,
+    /// The time in which output has flowed, up to [`FIRST_FLOW`].
+    flowed: Duration,
     /// Since the gate was last opened: the most that memory was, and when that began.
     top: u64,
     opened: Duration,
@@ -201,6 +209,9 @@ impl Gate {
     /// Takes the time between two samples in.
     pub(super) fn sample(&mut self, last: Sample, now: Sample, terms: Terms) -> Option<GateChange> {
         self.flow.follow(last, now);
+        if self.flow.is_flowing() && self.flowed < FIRST_FLOW {
+            self.flowed += now.at.saturating_sub(last.at);
+        }
         if terms.position != Position::Critical {
             self.queued &= terms.position == Position::Above;
         }
@@ -238,6 +249,7 @@ impl Gate {
         let may = terms.position == Position::Critical
             && now.resident >= terms.critical
             && now.at >= self.not_before
+            && self.flowed >= FIRST_FLOW
             && self.flow.is_flowing()
             && self.flow.grows(now.resident)
             && now.resident > self.natural + self.natural / FALL_PART;
@@ -275,8 +287,8 @@ impl Gate {
         terms: Terms,
     ) -> Option<GateChange> {
         let most = level + level / 2;
-        let needed = terms.position != Position::Below
-            && (now.resident >= most || !self.has_room(now, terms));
+        let late = terms.room(now) as f64 <= self.flow.growth() * CONTROL_NOTICE;
+        let needed = terms.position != Position::Below && (now.resident >= most || late);
         let over = now.at.saturating_sub(since) >= CONTROL;
         if needed {
             self.control_after = self.control_after.max(1).saturating_mul(2);
@@ -297,7 +309,7 @@ impl Gate {
     /// Whether memory may grow on for a while as it does, and by what a control takes.
     fn has_room(&self, now: Sample, terms: Terms) -> bool {
         let room = terms.room(now);
-        room > now.resident / CONTROL_ROOM_PART && room as f64 > self.flow.growth()
+        room > now.resident / CONTROL_ROOM_PART && room as f64 > self.flow.growth() * CONTROL_NOTICE
     }
 
     fn close(&mut self, now: Sample) -> GateChange {

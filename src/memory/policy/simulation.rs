@@ -267,9 +267,9 @@ fn anybody() -> impl Strategy<Value = (World, Child)> {
 
 /// One whose memory goes by itself some time after it was written: what the gate is for.
 fn linked() -> impl Strategy<Value = (World, Child)> {
-    // Critical at a quarter of what it would have, emergency beyond. Half a second to see it grow, and so much that the
+    // Critical at a quarter of what it would have, emergency beyond. Time to see it grow, and so much that the
     // fall begins within a try.
-    (1u64..50, 50u64..1000, 500u64..2600).prop_map(|(speed, percent, after)| {
+    (1u64..50, 50u64..1000, 800u64..2600).prop_map(|(speed, percent, after)| {
         let (speed, millis) = (speed * 20 * KIB, 30_000);
         let habit = Habit::Expires { percent, after };
         let most = speed * percent / 100 * after;
@@ -279,7 +279,7 @@ fn linked() -> impl Strategy<Value = (World, Child)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Whoever's memory does not fall because of being held back.
     #[test]
