@@ -7,6 +7,7 @@ mod footprint;
 pub mod group;
 pub mod heap;
 pub mod heap_page;
+mod kin;
 pub mod limit;
 pub mod policy;
 pub mod sample;

@@ -7,6 +7,8 @@
 //! Times are durations since the session's start, sizes are bytes.
 
 pub mod collection;
+mod effects;
+mod flow_meter;
 mod gate;
 pub mod heap;
 mod thresholds;
@@ -19,6 +21,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
+pub use effects::{Effects, Flow, Observation, TextModes};
 use gate::{Gate, Position, Terms};
 pub use gate::{GateChange, Outcome, Try};
 pub use thresholds::{Named, OutOfOrder, Thresholds};
@@ -86,52 +89,6 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// How much of what passes is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Observation {
-    /// Every chunk's size and time.
-    Full,
-    /// Counts and distributions only.
-    Summary,
-    /// Counts that cost nothing.
-    Off,
-}
-
-/// Whether text modes run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TextModes {
-    /// As the user asked.
-    AsAsked,
-    /// Bytes pass untouched.
-    Off,
-}
-
-/// How a relay of the child's output may submit its next read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// As it likes.
-    Open,
-    /// In transfers of at most [`BOUNDED`] bytes.
-    Bounded,
-    /// The gate is closed: [`TRICKLE`] bytes every [`TRICKLE_EVERY`].
-    Trickle,
-    /// As it likes, and without waiting for more bytes to come together.
-    Drain,
-}
-
-/// What the stage means for everything else: one row of the design's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Effects {
-    /// What is recorded.
-    pub observation: Observation,
-    /// How many records the history keeps.
-    pub history: usize,
-    /// What text modes do.
-    pub text: TextModes,
-    /// What relays may do.
-    pub flow: Flow,
 }
 
 /// Whether the stage may close the gate.

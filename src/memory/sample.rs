@@ -12,10 +12,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use nix::sys::resource::{Resource, getrlimit};
-use nix::unistd::{SysconfVar, getpgrp, getpid, getppid, getsid, sysconf};
+use nix::unistd::{SysconfVar, getpgrp, getsid, sysconf};
 
 use super::footprint::{Footprint, Sharing, Statm};
 use super::group::Group;
+use super::kin::{Kin, Stat, is_process};
 
 /// What is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +40,6 @@ const LARGE_PART: u64 = 16;
 
 /// More new numbers than this, and listing `/proc` is cheaper than trying each.
 const TRIED_SINGLY: u32 = 16;
-
-/// Takes in orphans where nobody nearer does.
-const INIT: u32 = 1;
 
 /// Reads how much memory is in use.
 #[derive(Debug)]
@@ -72,27 +70,6 @@ struct Member {
     now: Statm,
     footprint: Footprint,
     /// In clock ticks since boot: tells a process from a later one with its number.
-    start: u64,
-}
-
-/// What tells which processes are the child's.
-#[derive(Debug)]
-struct Kin {
-    pids: HashSet<u32>,
-    /// Process groups that members were found in, unless it is our own.
-    groups: HashSet<u32>,
-    session: u32,
-    /// It is not ours: all in it are the child's doing.
-    own_session: bool,
-    start: u64,
-}
-
-/// The fields of `/proc/PID/stat` that matter here; see proc_pid_stat(5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stat {
-    parent: u32,
-    group: u32,
-    session: u32,
     start: u64,
 }
 
@@ -300,30 +277,6 @@ impl Sampler {
     }
 }
 
-impl Kin {
-    /// Whether a process with this stat is the child's although its parent ended before we saw it: it is
-    /// in the child's session and younger, its new parent is one that takes in orphans, and it is in a
-    /// process group of the tree if the session is not the child's own.
-    ///
-    /// Who takes in orphans cannot be read anywhere. It is surely ourselves, and whoever is outside of the
-    /// session. Process 1 inside of it is (a container's), unless it started us: then what it has besides
-    /// may be our neighbours.
-    fn is_orphan(&self, stat: &Stat, parents: &mut HashMap<u32, bool>) -> bool {
-        if stat.session != self.session || stat.start < self.start {
-            return false;
-        }
-        let grouped = self.own_session
-            || self.groups.contains(&stat.group)
-            || stat.group == getpgrp().as_raw() as u32;
-        grouped
-            && (stat.parent == getpid().as_raw() as u32
-                || stat.parent == INIT && getppid().as_raw() as u32 != INIT
-                || *parents.entry(stat.parent).or_insert_with(|| {
-                    Stat::read(stat.parent).is_none_or(|parent| parent.session != self.session)
-                }))
-    }
-}
-
 /// Whether a process is still there.
 enum Presence {
     Here,
@@ -377,30 +330,6 @@ fn kept_open() -> usize {
     usize::try_from(soft / 4).map_or(KEPT_OPEN, |quarter| quarter.min(KEPT_OPEN))
 }
 
-impl Stat {
-    fn read(pid: u32) -> Option<Stat> {
-        let file = File::open(format!("/proc/{pid}/stat")).ok()?;
-        // Fifty numbers, most of them small, and a name of sixteen bytes.
-        let mut text = [0; 1024];
-        let len = file.read_at(&mut text, 0).ok()?;
-        Stat::parse(&text[..len])
-    }
-
-    fn parse(text: &[u8]) -> Option<Stat> {
-        // The name in parentheses may hold anything, so read from its end. Field 3, the state, is first.
-        let name_end = text.iter().rposition(|byte| *byte == b')')?;
-        let fields = std::str::from_utf8(&text[name_end + 1..]).ok()?;
-        let mut fields = fields.trim_start().split(' ');
-        let mut field = |skip| fields.nth(skip)?.parse::<u64>().ok();
-        Some(Stat {
-            parent: field(1)? as u32,
-            group: field(0)? as u32,
-            session: field(0)? as u32,
-            start: field(15)?,
-        })
-    }
-}
-
 /// The last number given to a process or thread in our pid namespace (proc_loadavg(5)).
 fn last_pid(loadavg: &File) -> Option<u32> {
     let mut text = [0; 128];
@@ -412,14 +341,6 @@ fn last_pid(loadavg: &File) -> Option<u32> {
 fn listed() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-fn is_process(pid: u32) -> bool {
-    let Ok(status) = fs::read(format!("/proc/{pid}/status")) else { return false };
-    // The name in it may hold any bytes: it is cut in the middle of a character.
-    let status = String::from_utf8_lossy(&status);
-    let leader = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    leader.is_some_and(|leader| leader.trim().parse() == Ok(pid))
 }
 
 #[cfg(test)]
@@ -445,15 +366,6 @@ mod tests {
         let mut answer = String::new();
         out.read_line(&mut answer).expect("read");
         answer
-    }
-
-    #[test]
-    fn stat_is_read_whatever_the_name() {
-        let text =
-            b"7 (a) b\xff (c) S 3 5 6 34816 7 4194304 1 2 3 4 5 6 7 8 20 0 1 0 12345 4096 77 1 2";
-        let stat = Stat { parent: 3, group: 5, session: 6, start: 12345 };
-        assert_eq!(Stat::parse(text), Some(stat));
-        assert_eq!(Stat::parse(b"7 (a"), None);
     }
 
     #[test]
@@ -488,34 +400,8 @@ mod tests {
     }
 
     #[test]
-    fn an_orphan_among_neighbours_is_told_by_its_group_its_age_and_its_new_parent() {
-        let kin = Kin {
-            pids: HashSet::from([100]),
-            groups: HashSet::from([100]),
-            session: 50,
-            own_session: false,
-            start: 1000,
-        };
-        let (inside, outside) = (60, 70);
-        let mut parents = HashMap::from([(INIT, false), (inside, false), (outside, true)]);
-        let orphan = Stat { parent: outside, group: 100, session: 50, start: 1001 };
-        let mut is_orphan = |stat: Stat| kin.is_orphan(&stat, &mut parents);
-        assert!(is_orphan(orphan));
-        assert!(is_orphan(Stat { parent: std::process::id(), ..orphan }));
-        assert!(!is_orphan(Stat { parent: inside, ..orphan }), "somebody's child");
-        assert!(!is_orphan(Stat { session: 51, ..orphan }), "another session");
-        assert!(!is_orphan(Stat { start: 999, ..orphan }), "older than the child");
-        assert!(!is_orphan(Stat { group: 55, ..orphan }), "another job of the same shell");
-        assert_eq!(
-            is_orphan(Stat { parent: INIT, ..orphan }),
-            std::os::unix::process::parent_id() != 1
-        );
-    }
-
-    #[test]
     fn the_last_pid_is_at_least_ours() {
         let loadavg = File::open("/proc/loadavg").expect("open");
         assert!(last_pid(&loadavg).is_some_and(|pid| pid > 0));
-        assert!(is_process(std::process::id()));
     }
 }

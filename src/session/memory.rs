@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use super::memory_effects::{output, resize, spread};
 use super::memory_notices::{Line, MemoryNotices, Situation};
 use super::nodes::NodeWatch;
 use crate::config::{Banner, Memory, MonitorMode, Verbosity, Wrap};
@@ -17,17 +18,16 @@ use crate::memory::group::Group;
 use crate::memory::limit::{self, ChildGroup, Events};
 use crate::memory::policy::heap::HeapChange;
 use crate::memory::policy::{
-    BOUNDED, Changes, Flow, GateChange, SMALL_PIPE, Source, Stage, StageChange, TRICKLE,
-    TRICKLE_EVERY, TextModes, Thresholds,
+    Changes, Flow, GateChange, SMALL_PIPE, Stage, StageChange, TextModes, Thresholds,
 };
 use crate::memory::sample::Scope;
-use crate::memory::{Bounds, Guard, Output, heap, stall};
+use crate::memory::{Bounds, Guard, heap, stall};
 use crate::notice;
 use crate::observe::report::MemoryReport;
 use crate::process::exit::Exit;
 use crate::process::limits::Confinement;
 use crate::process::node::{self, Preload};
-use crate::relay::{self, Endpoint, Relay, Role, Stream, TextSwitch, Trickle};
+use crate::relay::Relay;
 use crate::reports::MemoryEnd;
 use crate::reports::stages::MemorySnapshot;
 use crate::reports::title::Title;
@@ -415,58 +415,5 @@ impl<'c> MemoryWatch<'c> {
             oom_kills: events.oom_kill,
             node: self.nodes.as_ref().map(NodeWatch::report),
         })
-    }
-}
-
-/// Whether the gate stands before this relay: what takes the child's output from it.
-fn is_gated(relay: &Relay) -> bool {
-    relay.role().is_first() && relay.stream() != Stream::Stdin
-}
-
-/// What the gate holds back, and what has come through it. The pipes are asked only while it is closed.
-fn output(relays: &[Relay], closed: bool) -> Output {
-    let gated = || relays.iter().filter(|relay| is_gated(relay));
-    let sources = || gated().filter(|_| closed).filter_map(Relay::source);
-    let source = if sources().any(Endpoint::is_full) {
-        Source::Full
-    } else if sources().any(Endpoint::has_input) {
-        Source::Waiting
-    } else {
-        Source::Empty
-    };
-    Output { source, bytes: gated().map(|relay| relay.counters().bytes).sum() }
-}
-
-/// Makes the pipes that the gate holds so small, or as large as they were: a command that is held back feels it at
-/// once only if little goes into its pipe.
-fn resize(relays: &[Relay], bytes: Option<u32>) {
-    for relay in relays.iter().filter(|relay| is_gated(relay)) {
-        let Some(source) = relay.source() else { continue };
-        let usual = relay.pipe_size();
-        if let Some(wanted) = bytes.map_or(usual, |bytes| usual.map(|usual| usual.min(bytes))) {
-            source.resize(wanted);
-        }
-    }
-}
-
-fn spread(flow: Flow, text: TextModes, relays: &mut [Relay], now: Instant) {
-    let flow = match flow {
-        Flow::Open => relay::Flow::Open,
-        Flow::Bounded => relay::Flow::Bounded(BOUNDED),
-        Flow::Trickle => relay::Flow::Trickle(Trickle { bytes: TRICKLE, every: TRICKLE_EVERY }),
-        Flow::Drain => relay::Flow::Drain,
-    };
-    let text = match text {
-        TextModes::AsAsked => TextSwitch::On,
-        TextModes::Off => TextSwitch::Off,
-    };
-    for relay in relays {
-        if is_gated(relay) {
-            relay.set_flow(flow, now);
-        }
-        // A log keeps what was asked for it.
-        if relay.role() != Role::Copy {
-            relay.set_text(text);
-        }
     }
 }

@@ -8,6 +8,7 @@ mod event_loop;
 mod job_control;
 mod linger;
 mod memory;
+mod memory_effects;
 mod memory_notices;
 mod nodes;
 mod plan;

@@ -119,23 +119,58 @@ text_off_and_on() {
     esac
     grep -q "$esc" out || fail "no line came through as it was"
 }
-trickle() {
-    nproxy --critical=20M --emergency=800M --stats=json peer hold 40M 3M 0 2000 2>err | wc -c >out
-    expect bytes "$(cat out)" 3145728
+one_try() {
+    # All that it writes stays: a try can lower nothing.
+    nproxy --critical=20M --emergency=800M --stats=json peer gather 80M 20M 2>err | wc -c >out
+    expect bytes "$(cat out)" 83886080
     grep -q '"gate_closed":1' err || fail "$(cat err)"
+    grep -q '"gate_helped":0' err || fail "$(cat err)"
+    grep -q 'output is held back to lower it (--gate=off: never)' err || fail "$(cat err)"
+}
+memory_that_is_there() {
+    nproxy --critical=20M --emergency=800M --stats=json peer hold 40M 30M 0 1000 2>err | wc -c >out
+    expect bytes "$(cat out)" 31457280
+    grep -q '"gate_closed":0' err || fail "$(cat err)"
+}
+a_sibling_takes_the_room() {
+    echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+    mkdir -p /sys/fs/cgroup/shared
+    echo 200M >/sys/fs/cgroup/shared/memory.max
+    sh -c 'echo 0 >/sys/fs/cgroup/shared/cgroup.procs; exec peer hold 60M 0 60000' &
+    sibling=$!
+    until [ "$(cat /sys/fs/cgroup/shared/memory.current)" -gt 60000000 ]; do usleep 10000; done
+    sh -c 'echo 0 >/sys/fs/cgroup/shared/cgroup.procs; exec nproxy peer hold 110M 0 3000' 2>err
+    status=$?
+    kill $sibling
+    wait $sibling
+    rmdir /sys/fs/cgroup/shared
+    expect "status of $(cat err)" $status 0
+    # Neither of the two is near a limit of 200 MiB, but both are.
+    grep -q 'memory: emergency, .* of 200 MiB left' err || fail "$(cat err)"
+}
+a_smaller_group_of_its_own() {
+    echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+    mkdir -p /sys/fs/cgroup/smaller
+    echo 100M >/sys/fs/cgroup/smaller/memory.max
+    nproxy sh -c 'echo 0 >/sys/fs/cgroup/smaller/cgroup.procs; exec peer hold 60M 0 4000' 2>err
+    status=$?
+    rmdir /sys/fs/cgroup/smaller
+    expect "status of $(cat err)" $status 0
+    grep -q 'memory: pressure from 50 MiB' err || fail "$(cat err)"
 }
 
 if [ -z "$part_is_loaded" ]; then
     for test in high_throttles_without_a_kill max_kills_and_says_so max_kills_a_grandchild_and_says_so \
         within_the_limit_nothing_happens an_orphan_outlives_the_group the_cgroup_is_what_is_watched \
         a_command_that_is_not_there_leaves_no_group from_within_a_group delegated_user user_without_delegation \
-        defaults_of_a_small_machine; do
+        defaults_of_a_small_machine a_sibling_takes_the_room a_smaller_group_of_its_own; do
         check $test $test
     done
     for NPROXY_ENGINE in uring epoll; do
         export NPROXY_ENGINE
         check "$NPROXY_ENGINE text_off_and_on" text_off_and_on
-        check "$NPROXY_ENGINE trickle" trickle
+        check "$NPROXY_ENGINE one_try" one_try
+        check "$NPROXY_ENGINE memory_that_is_there" memory_that_is_there
     done
     unset NPROXY_ENGINE
 fi

@@ -13,7 +13,8 @@
 
 use std::time::Duration;
 
-use super::{Room, Sample, Source, TRICKLE, TRICKLE_EVERY};
+use super::flow_meter::FlowMeter;
+use super::{Room, Sample, Source};
 
 /// How long a child may be held back without a fall of memory by [`FALL_PART`]. Time counts while bytes wait unread.
 pub(super) const TRY: Duration = Duration::from_millis(2200);
@@ -47,12 +48,6 @@ const FALL_PART: u64 = 16;
 /// Growth of a held child that ends a try at once: one part in so many of its memory, or of the room that is left.
 const HARM_PART: u64 = 20;
 const HARM_OF_ROOM: u64 = 4;
-
-/// Growth counts as such from one part in so many of memory over [`MEMORY_OF_FLOW`].
-const GROWTH_PART: f64 = 64.0;
-
-/// How far back growth and output are remembered, in seconds: their weight falls to 1/e in this time.
-const MEMORY_OF_FLOW: f64 = 0.5;
 
 /// How long a control lasts. Memory may grow by half in it; it begins only with room for one part in so many.
 const CONTROL: Duration = Duration::from_secs(5);
@@ -412,48 +407,5 @@ impl Terms {
     fn room(&self, now: Sample) -> u64 {
         let own = self.emergency.saturating_sub(now.resident);
         own.min(now.room.map_or(u64::MAX, Room::before_emergency))
-    }
-}
-
-/// How memory grows while output flows, over the last moments.
-#[derive(Clone, Debug, Default)]
-struct FlowMeter {
-    /// Seconds, bytes of output, and bytes that memory grew by while output flowed.
-    span: f64,
-    output: f64,
-    grown: f64,
-}
-
-impl FlowMeter {
-    fn follow(&mut self, last: Sample, now: Sample) {
-        let step = now.at.saturating_sub(last.at).as_secs_f64();
-        let flowed = self.is_flowing();
-        let kept = (-step / MEMORY_OF_FLOW).exp();
-        self.span = self.span * kept + step;
-        self.output = self.output * kept + now.output.saturating_sub(last.output) as f64;
-        self.grown *= kept;
-        // The time in which output began is as good as without: what grew then may have been read in.
-        if flowed && self.is_flowing() {
-            self.grown += now.resident as f64 - last.resident as f64;
-        }
-    }
-
-    /// Whether more comes than a closed gate would admit.
-    fn is_flowing(&self) -> bool {
-        self.output > f64::from(TRICKLE) * self.span / TRICKLE_EVERY.as_secs_f64()
-    }
-
-    fn grows(&self, resident: u64) -> bool {
-        self.grown > resident as f64 / GROWTH_PART
-    }
-
-    /// Bytes that memory grows by for each byte of output.
-    fn ratio(&self) -> f64 {
-        self.grown.max(0.0) / self.output.max(1.0)
-    }
-
-    /// Bytes per second.
-    fn growth(&self) -> f64 {
-        self.grown.max(0.0) / self.span.max(1e-3)
     }
 }

@@ -1,0 +1,52 @@
+//! How output flows and memory grows with it.
+
+use super::{Sample, TRICKLE, TRICKLE_EVERY};
+
+/// Growth counts as such from one part in so many of memory over [`MEMORY_OF_FLOW`].
+const GROWTH_PART: f64 = 64.0;
+
+/// How far back growth and output are remembered, in seconds: their weight falls to 1/e in this time.
+const MEMORY_OF_FLOW: f64 = 0.5;
+
+/// How memory grows while output flows, over the last moments.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FlowMeter {
+    /// Seconds, bytes of output, and bytes that memory grew by while output flowed.
+    span: f64,
+    output: f64,
+    grown: f64,
+}
+
+impl FlowMeter {
+    pub(super) fn follow(&mut self, last: Sample, now: Sample) {
+        let step = now.at.saturating_sub(last.at).as_secs_f64();
+        let flowed = self.is_flowing();
+        let kept = (-step / MEMORY_OF_FLOW).exp();
+        self.span = self.span * kept + step;
+        self.output = self.output * kept + now.output.saturating_sub(last.output) as f64;
+        self.grown *= kept;
+        // The time in which output began is as good as without: what grew then may have been read in.
+        if flowed && self.is_flowing() {
+            self.grown += now.resident as f64 - last.resident as f64;
+        }
+    }
+
+    /// Whether more comes than a closed gate would admit.
+    pub(super) fn is_flowing(&self) -> bool {
+        self.output > f64::from(TRICKLE) * self.span / TRICKLE_EVERY.as_secs_f64()
+    }
+
+    pub(super) fn grows(&self, resident: u64) -> bool {
+        self.grown > resident as f64 / GROWTH_PART
+    }
+
+    /// Bytes that memory grows by for each byte of output.
+    pub(super) fn ratio(&self) -> f64 {
+        self.grown.max(0.0) / self.output.max(1.0)
+    }
+
+    /// Bytes per second.
+    pub(super) fn growth(&self) -> f64 {
+        self.grown.max(0.0) / self.span.max(1e-3)
+    }
+}
