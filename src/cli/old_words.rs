@@ -12,7 +12,7 @@ pub(super) fn translated(definition: &Command, words: Vec<OsString>) -> Vec<OsSt
     let mut translated = Vec::with_capacity(words.len());
     let mut words = words.into_iter().peekable();
     translated.extend(words.next());
-    while let Some(word) = words.next_if(|word| is_option(word)) {
+    while let Some(word) = words.next_if(is_option) {
         match word.to_str().unwrap_or_default() {
             "--no-pty" => translated.push("--pty=never".into()),
             "--pty" => {
