@@ -2,7 +2,7 @@
 //!
 //! Rust opens `/dev/null` on a closed fd 0, 1 or 2 and ignores SIGPIPE before `main` runs. The child
 //! has to get what nproxy got, so a function in `.init_array`, which the C library calls earlier, looks
-//! first.
+//! first. SIGXFSZ is ignored later, by nproxy itself, and is looked at here for the same reason.
 
 #![allow(unsafe_code)]
 
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static CLOSED: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 static SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+static SIGXFSZ_IGNORED: AtomicBool = AtomicBool::new(false);
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -25,6 +26,7 @@ extern "C" fn capture() {
         closed.store(flags < 0, Ordering::Relaxed);
     }
     SIGPIPE_IGNORED.store(is_ignored(libc::SIGPIPE), Ordering::Relaxed);
+    SIGXFSZ_IGNORED.store(is_ignored(libc::SIGXFSZ), Ordering::Relaxed);
 }
 
 /// Whether this process ignores `signal`.
@@ -48,6 +50,11 @@ pub(crate) fn was_closed(fd: usize) -> bool {
 /// Whether the process was started with SIGPIPE ignored.
 pub(crate) fn sigpipe_was_ignored() -> bool {
     SIGPIPE_IGNORED.load(Ordering::Relaxed)
+}
+
+/// Whether the process was started with SIGXFSZ ignored.
+pub(crate) fn sigxfsz_was_ignored() -> bool {
+    SIGXFSZ_IGNORED.load(Ordering::Relaxed)
 }
 
 /// The fds above stderr that were open when this was called: before the session opens any of its own,
