@@ -1,10 +1,13 @@
 //! Lines for the person at the shell: on stderr, one write each, never on stdout.
+//!
+//! They name programs, arguments and files, in which anything may stand: control characters are shown, not sent.
 
 use std::fmt::Display;
 use std::io::Write;
 use std::sync::Mutex;
 
 use crate::config::Verbosity;
+use crate::units::harmless;
 
 /// Says that something failed. Nothing silences it.
 pub(crate) fn error(error: &dyn Display) {
@@ -22,7 +25,7 @@ pub(crate) fn notice(verbosity: Verbosity, text: &dyn Display) {
 pub(crate) fn coloured(verbosity: Verbosity, text: &str, colour: Option<&str>) {
     match colour {
         Some(colour) if verbosity >= Verbosity::Normal => {
-            print(format!("{colour}nproxy: {text}\x1b[0m"));
+            print(format!("{colour}nproxy: {}\x1b[0m", harmless(text)));
         }
         _ => notice(verbosity, &text),
     }
@@ -77,7 +80,7 @@ pub(crate) fn release() {
 }
 
 fn line(text: &dyn Display) {
-    print(format!("nproxy: {text}"));
+    print(format!("nproxy: {}", harmless(&text.to_string())));
 }
 
 /// Prints lines without their last newline, or keeps them until the screen is ours.

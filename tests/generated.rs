@@ -38,6 +38,7 @@ fn man_page() {
     page += &definitions("EXIT STATUS", &manual::EXIT_STATUS);
     page += ".SH ENVIRONMENT\nEach option names its variable above; the option wins.\n";
     page += &definitions("", &manual::VARIABLES);
+    writeln!(page, ".PP\n{}", roff(&manual::inheritance())).unwrap();
     page += &definitions("FILES", &manual::FILES);
     page += ".SH EXAMPLES\n";
     for (command, meaning) in manual::EXAMPLES {
@@ -147,6 +148,7 @@ fn option_table() {
         let cells = [option(arg), values(arg), default(arg), variable(arg), meaning(arg)];
         writeln!(table, "| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | ")).unwrap();
     }
+    writeln!(table, "\n## Variables\n\n{}", manual::inheritance()).unwrap();
     check("options.md", table.as_bytes());
 }
 

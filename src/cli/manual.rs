@@ -68,6 +68,69 @@ pub const VARIABLES: [(&str, &str); 5] = [
     ("NODE_OPT_MAX_OLD", "With --node, MiB that become a --max-old-space-size in NODE_OPTIONS"),
 ];
 
+/// Variables that are meant for one run: the command does not inherit them. An nproxy that it starts would empty the
+/// same log, stamp every line a second time or print figures that nobody asked it for.
+pub const OF_ONE_RUN: [&str; 23] = [
+    "NPROXY_BANNER",
+    "NPROXY_EVENTS",
+    "NPROXY_GROUP",
+    "NPROXY_LINE_NUMBERS",
+    "NPROXY_MEMORY_HIGH",
+    "NPROXY_MEMORY_MAX",
+    "NPROXY_NODE",
+    "NPROXY_PROGRESS",
+    "NPROXY_RLIMIT",
+    "NPROXY_SIZE",
+    "NPROXY_STATS",
+    "NPROXY_STATS_FILE",
+    "NPROXY_STDIN",
+    "NPROXY_TEE",
+    "NPROXY_TEE_APPEND",
+    "NPROXY_TEE_FULL",
+    "NPROXY_TEE_STREAMS",
+    "NPROXY_TEE_STRICT",
+    "NPROXY_TEE_TEXT",
+    "NPROXY_TEXT",
+    "NPROXY_TEXT_STREAMS",
+    "NPROXY_TIMESTAMP",
+    "NPROXY_TIMESTAMP_MODE",
+];
+
+/// Variables that say how somebody likes nproxy to work: the command inherits them as it does all others.
+pub const HABITS: [&str; 21] = [
+    "NPROXY_ATTENTION_MB",
+    "NPROXY_COALESCE",
+    "NPROXY_CRASH_DIR",
+    "NPROXY_CRITICAL_MB",
+    "NPROXY_DEBUG",
+    "NPROXY_DEGRADE",
+    "NPROXY_EMERGENCY_MB",
+    "NPROXY_ENGINE",
+    "NPROXY_GATE",
+    "NPROXY_LINGER",
+    "NPROXY_MEMLOG",
+    "NPROXY_MONITOR",
+    "NPROXY_NO_CONTROL",
+    "NPROXY_OBSERVE",
+    "NPROXY_PIPE_SIZE",
+    "NPROXY_PRESSURE_MB",
+    "NPROXY_PTY",
+    "NPROXY_QUIET",
+    "NPROXY_SIGNAL_EXIT",
+    "NPROXY_STATUS_FORMAT",
+    "NPROXY_TICK_MS",
+];
+
+/// What the command inherits of these variables, in sentences.
+pub fn inheritance() -> String {
+    format!(
+        "Variables that are meant for one run are not passed on to the command: {}. Those that say how nproxy is to \
+         work are: {}.",
+        OF_ONE_RUN.join(", "),
+        HABITS.join(", ")
+    )
+}
+
 /// Files that nproxy uses without being told to.
 pub const FILES: [(&str, &str); 3] = [
     (

@@ -28,6 +28,19 @@ fn options_end_at_the_first_word_that_is_none() {
     assert_eq!((cli.quiet, cli.verbose), (false, 1));
 }
 
+/// Whoever adds an option has to say whether a command inherits its variable.
+#[test]
+fn every_variable_is_of_one_run_or_a_habit() {
+    let definition = Cli::definition(Detail::Full);
+    let own = definition.get_arguments().filter_map(Arg::get_env);
+    let mut own: Vec<_> = own.map(|name| name.to_string_lossy().into_owned()).collect();
+    let mut listed: Vec<_> =
+        manual::OF_ONE_RUN.iter().chain(&manual::HABITS).map(|name| name.to_string()).collect();
+    own.sort();
+    listed.sort();
+    assert_eq!(own, listed);
+}
+
 #[test]
 fn an_optional_value_needs_its_equals_sign() {
     let why = refusal(&["--stats", "json", "x"]);

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 
 use super::text::{Streams, Text};
 use crate::cli::Cli;
@@ -100,15 +101,20 @@ impl Target {
                 Err(_) => Err(Error::usage(format!("--tee {text}"), "not the number of an fd")),
             };
         }
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Target::Unix(path.into()));
+        if let Some(path) = bytes.strip_prefix(b"unix:") {
+            return Ok(Target::Unix(OsStr::from_bytes(path).to_owned()));
         }
-        if let Some(address) = text.strip_prefix("tcp:") {
+        // Told apart by its bytes: an address that is no text is a bad address, not the name of a file.
+        if bytes.starts_with(b"tcp:") {
+            let address = text.strip_prefix("tcp:").unwrap_or_default();
             return match address.rsplit_once(':') {
                 Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
                     Ok(Target::Tcp(address.to_owned()))
                 }
-                _ => Err(Error::usage(format!("--tee {text}"), "expected tcp:HOST:PORT")),
+                _ => {
+                    let tried = format!("--tee {}", name.to_string_lossy());
+                    Err(Error::usage(tried, "expected tcp:HOST:PORT"))
+                }
             };
         }
         Ok(Target::Path(name.to_owned()))

@@ -10,7 +10,7 @@ mod text;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::cli::{Cli, RunFlags};
+use crate::cli::{Cli, RunFlags, manual};
 use crate::error::Error;
 
 pub use crate::cli::choices::{
@@ -104,6 +104,8 @@ pub struct Wrap {
     pub forward_to: ForwardTo,
     /// What Node processes are given.
     pub node: NodePreload,
+    /// Variables that it does not inherit: they were meant for this run alone.
+    pub withheld: &'static [&'static str],
 }
 
 /// Who gets the signals that are sent to nproxy.
@@ -210,6 +212,7 @@ impl Wrap {
             signal_exit: flags.signal_exit,
             forward_to: if flags.group { ForwardTo::Group } else { ForwardTo::Child },
             node,
+            withheld: &manual::OF_ONE_RUN,
         }
     }
 }

@@ -126,7 +126,32 @@ impl SessionStatus {
     }
 }
 
+/// How much of a command line is told, in bytes: an answer has to fit into a socket, and a line of events into its
+/// buffer.
+const LONGEST_COMMAND: usize = 16 << 10;
+
 impl Subject {
+    /// A command that has not been started, or a filter. Of a very long command line the beginning is kept, and `…`
+    /// stands for the rest.
+    pub fn new(pid: u32, words: Vec<String>) -> Subject {
+        let mut command: Vec<String> = Vec::with_capacity(words.len().min(64));
+        let mut left = LONGEST_COMMAND;
+        for mut word in words {
+            let cut = word.len() > left;
+            word.truncate(word.floor_char_boundary(left));
+            // A word takes some room of its own in every report.
+            left = left.saturating_sub(word.len() + 3);
+            if cut {
+                word.push('…');
+            }
+            command.push(word);
+            if cut {
+                break;
+            }
+        }
+        Subject { pid, child: None, command }
+    }
+
     /// The command as one line that is safe to show.
     pub fn title(&self) -> String {
         match self.command.is_empty() {

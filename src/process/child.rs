@@ -18,7 +18,7 @@ use super::limits::Confinement;
 use super::monitor::protocol::{MonitorEvent, Order, Recipient};
 use super::monitor::{Message, Monitor};
 use super::procfs;
-use super::signals::Inheritance;
+use super::signals::{self, Inheritance};
 use super::spawn::{ChildStreams, Placement, ProcessGroup, pass_terminal, refused, start};
 use crate::config::{ForwardTo, Wrap};
 use crate::error::{Error, STATUS_FAILED};
@@ -150,22 +150,28 @@ impl Child {
         }
         match self.origin {
             Origin::Monitored(..) => self.read_reports(),
-            Origin::Own(_) => Ok(self.wait_for_exit()),
+            Origin::Own(_) => self.wait_for_exit(),
         }
     }
 
-    fn wait_for_exit(&mut self) -> Option<Exit> {
+    fn wait_for_exit(&mut self) -> Result<Option<Exit>, Error> {
         let mut status = 0;
         // `nix` would lose the status of a child killed by a real-time signal, for which it has no name.
         // SAFETY: `status` is a live out-parameter.
         let reaped = unsafe { libc::waitpid(self.pid.as_raw(), &mut status, libc::WNOHANG) };
+        if reaped < 0 {
+            let error = Error::os("wait for the child", Errno::last());
+            // To ask again would bring the same answer, for ever.
+            self.exit = Some(Exit::Status(STATUS_FAILED));
+            return Err(error);
+        }
         if reaped == self.pid.as_raw() {
             self.exit = Some(Exit::of(status));
             if self.forward_to == ForwardTo::Group {
                 pass_terminal(self.pid, getpgrp());
             }
         }
-        self.exit
+        Ok(self.exit)
     }
 
     fn read_reports(&mut self) -> Result<Option<Exit>, Error> {
@@ -327,9 +333,15 @@ fn send(target: i32, signal: i32) {
     unsafe { libc::kill(target, signal) };
 }
 
-/// As pid 1, collects processes whose parents are gone; never the child itself.
+/// Whether processes become ours when their parents are gone: of pid 1, and of a subreaper, which prctl(2) may have
+/// made of this process before exec(2).
+fn inherits_orphans() -> bool {
+    getpid().as_raw() == 1 || nix::sys::prctl::get_child_subreaper().unwrap_or(false)
+}
+
+/// Collects processes whose parents are gone; never the child itself.
 pub(crate) fn reap_orphans(child: &Child) {
-    if getpid().as_raw() != 1 {
+    if !inherits_orphans() {
         return;
     }
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
@@ -340,6 +352,14 @@ pub(crate) fn reap_orphans(child: &Child) {
             }
             _ => return,
         }
+    }
+}
+
+/// The child has been reaped and its streams are still waited for: from here on orphans need nobody to collect them.
+pub(crate) fn leave_orphans_to_the_kernel(child: &Child) {
+    if inherits_orphans() {
+        signals::ignore_children();
+        reap_orphans(child);
     }
 }
 

@@ -107,6 +107,7 @@ impl Signals {
         Inheritance {
             mask: self.inherited_mask,
             ignore_sigpipe: startup::sigpipe_was_ignored(),
+            ignore_sigxfsz: startup::sigxfsz_was_ignored(),
             ignore_sigchld: self.sigchld_was_ignored,
         }
     }
@@ -158,6 +159,7 @@ impl Signals {
 pub(crate) struct Inheritance {
     mask: SigSet,
     ignore_sigpipe: bool,
+    ignore_sigxfsz: bool,
     ignore_sigchld: bool,
 }
 
@@ -169,9 +171,21 @@ impl Inheritance {
     pub(crate) fn apply(&self) -> Result<(), Errno> {
         let handler = |ignored| if ignored { SigHandler::SigIgn } else { SigHandler::SigDfl };
         set_disposition(libc::SIGPIPE, handler(self.ignore_sigpipe))?;
+        set_disposition(libc::SIGXFSZ, handler(self.ignore_sigxfsz))?;
         set_disposition(libc::SIGCHLD, handler(self.ignore_sigchld))?;
         self.mask.thread_set_mask()
     }
+}
+
+/// Has a write beyond RLIMIT_FSIZE fail with EFBIG, which is then that file's error and no other's, where the kernel
+/// would end this process by SIGXFSZ.
+pub(crate) fn outlive_file_size_limit() {
+    let _ = set_disposition(libc::SIGXFSZ, SigHandler::SigIgn);
+}
+
+/// Has the kernel reap children as they end: nobody asks for their status any more.
+pub(crate) fn ignore_children() {
+    let _ = set_disposition(libc::SIGCHLD, SigHandler::SigIgn);
 }
 
 /// Sends our process group the signal that a key would have sent it, had the terminal not been raw. It has no effect
@@ -211,6 +225,7 @@ fn takable() -> SigSet {
     for signal in 1..=libc::SIGRTMAX() {
         let ignored = match signal {
             libc::SIGPIPE => startup::sigpipe_was_ignored(),
+            libc::SIGXFSZ => startup::sigxfsz_was_ignored(),
             _ => is_ignored(signal),
         };
         if !NEVER_TAKEN.contains(&signal) && !ignored {

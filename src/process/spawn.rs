@@ -60,6 +60,11 @@ pub(crate) fn start(
     group: ProcessGroup,
     confinement: Confinement,
 ) -> io::Result<Pid> {
+    for name in wrap.withheld {
+        // Not by way of `Command`: it would make a new environment, without what is no NAME=VALUE in this one.
+        // SAFETY: this process has one thread.
+        unsafe { std::env::remove_var(name) };
+    }
     let mut command = Command::new(&wrap.program);
     command.args(&wrap.arguments);
     command.envs(confinement.variables.iter().map(|(name, value)| (name, value)));

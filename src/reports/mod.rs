@@ -102,7 +102,7 @@ impl<'c> Reports<'c> {
             observe,
             verbosity,
             started,
-            subject: Subject { pid: std::process::id(), child: None, command },
+            subject: Subject::new(std::process::id(), command),
             recorder: Recorder::new(observe.level, started),
             stages: Stages::default(),
             events,

@@ -2,29 +2,42 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::geteuid;
 
 /// The end of a socket's name, after the pid.
 pub(crate) const SUFFIX: &str = "sock";
 
-/// Where this user's sessions have their sockets.
+/// Where this user's sessions have their sockets. A runtime directory of somebody else, as `su` and `sudo -E` leave it in
+/// the environment, is none of ours: what root made there would lock its owner out.
 pub(crate) fn directory() -> PathBuf {
     if let Some(named) = named_directory() {
         return named;
     }
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(runtime) if Path::new(&runtime).is_dir() => Path::new(&runtime).join("nproxy"),
-        _ => PathBuf::from(format!("/tmp/nproxy-{}", geteuid())),
+    let runtime = variable("XDG_RUNTIME_DIR").filter(|runtime| {
+        let found = fs::metadata(runtime);
+        found.is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw())
+    });
+    match runtime {
+        Some(runtime) => runtime.join("nproxy"),
+        None => PathBuf::from(format!("/tmp/nproxy-{}", geteuid())),
     }
 }
 
 /// The place that the user names for sockets, and for nothing else to be looked at.
 pub(crate) fn named_directory() -> Option<PathBuf> {
-    std::env::var_os("NPROXY_RUNTIME_DIR").map(|named| Path::new(&named).join("nproxy"))
+    variable("NPROXY_RUNTIME_DIR").map(|named| named.join("nproxy"))
+}
+
+/// A variable that holds a path. An empty one is as good as none.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// Whether it is a directory of ours that nobody else can enter.
@@ -34,19 +47,38 @@ pub(crate) fn is_private(directory: &Path) -> io::Result<bool> {
 }
 
 /// The sockets in a directory, with the pids that they are named after.
-pub(crate) fn sockets(directory: &Path) -> Vec<(u32, PathBuf)> {
+pub(crate) fn sockets(directory: &Path) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let named = entries.filter_map(|entry| {
+    entries.filter_map(|entry| {
         let path = entry.path();
         let pid = path.file_stem()?.to_str()?.parse().ok()?;
         (path.extension()? == SUFFIX).then_some((pid, path))
-    });
-    named.collect()
+    })
 }
 
-/// Removes a socket if nobody listens on it. True if so.
-pub(crate) fn clean_dead(path: &Path) -> bool {
-    let refused = UnixStream::connect(path)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    refused && fs::remove_file(path).is_ok()
+/// The sockets in a directory that have not got their name yet, with their pids.
+pub(crate) fn unnamed_sockets(directory: &Path) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.strip_prefix('.')?.parse().ok()?;
+        Some((pid, entry.path()))
+    })
+}
+
+/// Connects to a socket without waiting: one whose queue is full says EAGAIN.
+///
+/// # Errors
+/// What socket(2) or connect(2) says; ECONNREFUSED if nobody listens there.
+pub(crate) fn connect_at_once(path: &Path) -> Result<UnixStream, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(fd))
+}
+
+/// Removes a socket if nobody listens on it.
+pub(crate) fn clean_dead(path: &Path) {
+    if matches!(connect_at_once(path), Err(Errno::ECONNREFUSED)) {
+        let _ = fs::remove_file(path);
+    }
 }

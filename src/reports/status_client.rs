@@ -5,19 +5,19 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
-};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 
-use super::runtime_directory::{clean_dead, directory, is_private, named_directory, sockets};
+use super::runtime_directory::{connect_at_once, directory, is_private, named_directory, sockets};
 use crate::config::{StatusFormat, StatusRequest};
 use crate::error::Error;
 use crate::notice;
@@ -26,7 +26,9 @@ use crate::observe::status::{self, SessionStatus};
 /// How long sessions may take to answer, all together.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The largest answer that is read, in bytes.
-const LARGEST: u64 = 1 << 20;
+const LARGEST: usize = 1 << 20;
+/// How many sockets are looked at in a directory of another user.
+const MOST_OF_OTHERS: usize = 200;
 
 /// Asks the sessions of this user (of every user, for root) and renders what they say.
 ///
@@ -43,25 +45,7 @@ pub(crate) fn ask_sessions(request: &StatusRequest) -> Result<String, Error> {
             found => drop(found.map_err(tried)?),
         }
     }
-    let mut asked = Vec::new();
-    for (directory, owner) in directories() {
-        for (pid, path) in sockets(&directory) {
-            if request.pid.is_none_or(|wanted| wanted == pid) {
-                asked.extend(ask(&path, owner).map(|stream| (pid, stream)));
-            }
-        }
-    }
-    asked.sort_by_key(|(pid, _)| *pid);
-    let deadline = Instant::now() + PATIENCE;
-    let mut sessions = Vec::with_capacity(asked.len());
-    for (pid, stream) in asked {
-        match answer(stream, deadline) {
-            Ok(session) => sessions.push(session),
-            // It ended in this moment.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-            Err(_) => notice::error(&format!("session {pid} does not answer: it may be stopped")),
-        }
-    }
+    let sessions = hear(ask_all(request));
     if let (Some(pid), true) = (request.pid, sessions.is_empty()) {
         return Err(Error::usage(format!("--status {pid}"), "no such session answers"));
     }
@@ -104,33 +88,138 @@ fn entries(directory: &str) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
-/// Connects without waiting, and removes a socket on which nobody listens.
-fn ask(path: &Path, owner: u32) -> Option<UnixStream> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
-    let address = UnixAddr::new(path).ok()?;
-    match connect(fd.as_raw_fd(), &address) {
-        Ok(()) => {}
-        Err(Errno::ECONNREFUSED) => {
-            if path.parent().is_some_and(|directory| is_private(directory).unwrap_or(false)) {
-                clean_dead(path);
-            }
-            return None;
-        }
-        Err(_) => return None,
+/// Connects to every session that is wanted, without waiting. Of another user's directory no more is looked at than
+/// somebody would honestly have there: what lies in it is that user's to make.
+fn ask_all(request: &StatusRequest) -> Vec<Asked> {
+    let wanted = |pid| request.pid.is_none_or(|wanted| wanted == pid);
+    let mut asked = Vec::new();
+    // Each session takes an fd; the usual limit is meant for programs that use select(2).
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-    let peer = getsockopt(&fd, sockopt::PeerCredentials).ok()?;
-    (peer.uid() == owner || peer.uid() == 0).then(|| UnixStream::from(fd))
+    for (directory, owner) in directories() {
+        let most = if owner == geteuid().as_raw() { usize::MAX } else { MOST_OF_OTHERS };
+        let mut all = sockets(&directory).filter(|(pid, _)| wanted(*pid));
+        for (pid, path) in all.by_ref().take(most) {
+            asked.extend(ask(&path, owner).map(|stream| Asked::new(pid, owner, stream)));
+        }
+        if all.next().is_some() {
+            let text = "more sockets than are looked at in a directory of another user";
+            notice::error(&format!("{}: {text}", directory.display()));
+        }
+    }
+    asked.sort_by_key(|asked| asked.pid);
+    asked
 }
 
-fn answer(stream: UnixStream, deadline: Instant) -> io::Result<SessionStatus> {
-    stream.set_nonblocking(false)?;
-    let left = deadline.saturating_duration_since(Instant::now());
-    stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-    let mut text = String::new();
-    stream.take(LARGEST).read_to_string(&mut text)?;
-    if text.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+/// Connects without waiting, and removes a socket on which nobody listens.
+fn ask(path: &Path, owner: u32) -> Option<UnixStream> {
+    match connect_at_once(path) {
+        Ok(stream) => {
+            let peer = getsockopt(&stream, sockopt::PeerCredentials).ok()?;
+            (peer.uid() == owner || peer.uid() == 0).then_some(stream)
+        }
+        Err(Errno::ECONNREFUSED) => {
+            if path.parent().is_some_and(|directory| is_private(directory).unwrap_or(false)) {
+                let _ = fs::remove_file(path);
+            }
+            None
+        }
+        Err(_) => None,
     }
-    serde_json::from_str(&text).map_err(io::Error::other)
+}
+
+/// A session that has been asked, and what it has said so far.
+struct Asked {
+    pid: u32,
+    owner: u32,
+    stream: UnixStream,
+    text: Vec<u8>,
+    answer: Answer,
+}
+
+/// How far an answer has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// There is more to come.
+    Open,
+    /// All of it is there.
+    Whole,
+    /// It is longer than any honest one, or the connection has failed.
+    Broken,
+}
+
+impl Asked {
+    fn new(pid: u32, owner: u32, stream: UnixStream) -> Asked {
+        Asked { pid, owner, stream, text: Vec::new(), answer: Answer::Open }
+    }
+
+    /// Takes what has come, without waiting.
+    fn listen(&mut self) {
+        let mut said = [0; 16 << 10];
+        loop {
+            match self.stream.read(&mut said) {
+                Ok(0) => self.answer = Answer::Whole,
+                Ok(length) if self.text.len() + length > LARGEST => self.answer = Answer::Broken,
+                Ok(length) => {
+                    self.text.extend_from_slice(&said[..length]);
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => self.answer = Answer::Broken,
+            }
+            return;
+        }
+    }
+}
+
+/// Hears all of them at the same time, and no longer than one limit for all: who speaks slowly, a byte at a time, holds
+/// up nobody.
+fn hear(mut asked: Vec<Asked>) -> Vec<SessionStatus> {
+    let deadline = Instant::now() + PATIENCE;
+    while asked.iter().any(|asked| asked.answer == Answer::Open) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let open = || asked.iter().filter(|asked| asked.answer == Answer::Open);
+        let mut fds: Vec<PollFd<'_>> =
+            open().map(|asked| PollFd::new(asked.stream.as_fd(), PollFlags::POLLIN)).collect();
+        let limit = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        let _ = poll(&mut fds, limit);
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
+        let open = asked.iter_mut().filter(|asked| asked.answer == Answer::Open);
+        for (asked, _) in open.zip(ready).filter(|(_, ready)| *ready) {
+            asked.listen();
+        }
+    }
+    let mut sessions = Vec::with_capacity(asked.len());
+    let mut silent = Vec::new();
+    for asked in asked {
+        match (asked.answer, serde_json::from_slice(&asked.text)) {
+            (Answer::Whole, Ok(session)) => sessions.push(session),
+            // It ended in this moment.
+            (Answer::Whole, _) if asked.text.is_empty() => {}
+            (Answer::Open, _) => silent.push((asked.pid, asked.owner)),
+            _ => notice::error(&format!("session {}: its answer makes no sense", asked.pid)),
+        }
+    }
+    report_silent(&silent);
+    sessions
+}
+
+/// Says who has not answered: of our own sessions each by itself, of another user's how many.
+fn report_silent(silent: &[(u32, u32)]) {
+    let own = geteuid().as_raw();
+    for (pid, _) in silent.iter().filter(|(_, owner)| *owner == own) {
+        notice::error(&format!("session {pid} does not answer: it may be stopped"));
+    }
+    let mut others: Vec<u32> = silent.iter().map(|(_, owner)| *owner).collect();
+    others.retain(|owner| *owner != own);
+    others.sort_unstable();
+    for user in others.chunk_by(|one, other| one == other) {
+        let (uid, count) = (user[0], user.len());
+        notice::error(&format!("user {uid}: {count} sessions do not answer: they may be stopped"));
+    }
 }

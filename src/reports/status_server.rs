@@ -20,7 +20,9 @@ use nix::sys::signal::kill;
 use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
 use nix::unistd::{Pid, geteuid};
 
-use super::runtime_directory::{SUFFIX, clean_dead, directory, is_private, sockets};
+use super::runtime_directory::{
+    SUFFIX, clean_dead, directory, is_private, sockets, unnamed_sockets,
+};
 use crate::error::Error;
 use crate::ring::{Fd, Op, Operation, Ring, Token};
 
@@ -58,9 +60,15 @@ impl StatusServer {
         // Left by a process that had our pid and died between two system calls.
         let _ = fs::remove_file(&unnamed);
         let listener = UnixListener::bind(&unnamed).map_err(tried)?;
-        listener.set_nonblocking(true).map_err(tried)?;
-        let fd = Rc::new(listener.as_fd().try_clone_to_owned().map_err(tried)?);
-        fs::rename(&unnamed, &path).map_err(tried)?;
+        let named = listener.set_nonblocking(true).and_then(|()| {
+            let fd = Rc::new(listener.as_fd().try_clone_to_owned()?);
+            fs::rename(&unnamed, &path)?;
+            Ok(fd)
+        });
+        let fd = named.map_err(|error| {
+            let _ = fs::remove_file(&unnamed);
+            tried(error)
+        })?;
         let until = Instant::now() + INTERVAL;
         Ok(StatusServer { listener, fd, path, polled: false, answered: 0, until })
     }
@@ -103,7 +111,15 @@ impl StatusServer {
     /// The next client that may know.
     fn next_client(&mut self) -> Option<UnixStream> {
         while self.answered < ANSWERS {
-            let (client, _) = self.listener.accept().ok()?;
+            let client = match self.listener.accept() {
+                Ok((client, _)) => client,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(_) => {
+                    // No fd to be had, say. It is still there to be polled, so another try would follow at once.
+                    self.answered = ANSWERS;
+                    return None;
+                }
+            };
             self.answered += 1;
             if may_know(&client) {
                 return Some(client);
@@ -134,7 +150,7 @@ fn make_private(directory: &Path) -> io::Result<()> {
 
 /// Removes sockets that nobody listens on any more.
 fn clean(directory: &Path) {
-    for (pid, path) in sockets(directory) {
+    for (pid, path) in sockets(directory).chain(unnamed_sockets(directory)) {
         // Only who has no process is asked: a live session would answer, and a stopped one not at all.
         let gone = kill(Pid::from_raw(pid as i32), None);
         if gone == Err(Errno::ESRCH) {

@@ -2,12 +2,22 @@
 
 #![allow(unsafe_code)]
 
+use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
-use io_uring::squeue::Flags;
-use io_uring::types::Fd as RawTarget;
+use io_uring::types::{Fd as RawTarget, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, opcode};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+
+/// A process limit below this many may be used up, or nearly: then every worker is tried, not only one.
+const CLOSE_LIMIT: u64 = 2000;
+/// How long workers may take to start where that is in doubt.
+const START: Duration = Duration::from_millis(50);
+/// How long they may take to answer, and how long one wait for them may last.
+const PATIENCE: Duration = Duration::from_secs(2);
+const STEP: Duration = Duration::from_millis(100);
 
 /// The operations that the program cannot do without, with the names that messages use.
 const REQUIRED: [(u8, &str); 8] = [
@@ -21,12 +31,12 @@ const REQUIRED: [(u8, &str); 8] = [
     (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
 ];
 
-/// Checks that every operation and feature that the driver uses is there, and that the kernel can start
-/// a worker.
+/// Checks that every operation and feature that the driver uses is there, and that the kernel runs so many
+/// workers.
 ///
 /// # Errors
-/// `Unsupported`, naming what is missing; or what the kernel says of the worker.
-pub(super) fn check(ring: &mut IoUring) -> io::Result<()> {
+/// `Unsupported`, naming what is missing; or what the kernel says of the workers.
+pub(super) fn check(ring: &mut IoUring, workers: u32) -> io::Result<()> {
     // Waiting with a time limit (5.11) and completions that are never dropped (5.5).
     if !ring.params().is_feature_ext_arg() {
         return Err(unsupported("EXT_ARG"));
@@ -39,35 +49,83 @@ pub(super) fn check(ring: &mut IoUring) -> io::Result<()> {
     if let Some((_, name)) = REQUIRED.iter().find(|(code, _)| !probe.is_supported(*code)) {
         return Err(unsupported(name));
     }
-    check_worker(ring)
+    check_workers(ring, workers)
 }
 
-/// Lets a worker read the end of an empty pipe. Where the user may start no more threads
-/// (RLIMIT_NPROC), the kernel cancels what needs one, which would look like our own doing later on.
-/// The worker stays for five seconds, so the first splice finds it there.
-fn check_worker(ring: &mut IoUring) -> io::Result<()> {
-    let (reader, _) = io::pipe()?;
-    let mut byte = [0u8; 1];
-    let target = RawTarget(reader.as_raw_fd());
-    let read = opcode::Read::new(target, byte.as_mut_ptr(), 1).build().flags(Flags::ASYNC);
-    // SAFETY: pipe and buffer outlive the wait below, which does not return before the read is over.
-    unsafe { ring.submission().push(&read) }.map_err(io::Error::other)?;
-    let result = loop {
-        match ring.submit_and_wait(1) {
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
-            entered => {
-                entered?;
-            }
+/// Bounds the kernel's workers, and makes sure that it can run as many at once as may have to block: one too few, and
+/// a blocked transfer holds up another for ever. A process limit (RLIMIT_NPROC) lowers the bound silently, and
+/// processes of the same user may have used it up.
+fn check_workers(ring: &mut IoUring, workers: u32) -> io::Result<()> {
+    let limit = getrlimit(Resource::RLIMIT_NPROC).map_or(RLIM_INFINITY, |(soft, _)| soft);
+    // Where every worker is tried, one more keeps a place for the command.
+    let (bound, tried) =
+        if limit < CLOSE_LIMIT { (workers + 1, workers + 1) } else { (workers, 1) };
+    // Bounded (regular files) and unbounded (everything else) workers. Kernels before 5.15 do not know the call and
+    // bound workers by the process limit alone.
+    let known = ring.submitter().register_iowq_max_workers(&mut [bound, bound]).is_ok();
+    let mut granted = [0, 0];
+    // Zeroes change nothing; what comes back is what holds.
+    if known
+        && ring.submitter().register_iowq_max_workers(&mut granted).is_ok()
+        && granted.iter().any(|granted| *granted < bound)
+    {
+        return Err(unsupported("workers (process limit)"));
+    }
+    start_workers(ring, tried)
+}
+
+/// Lets so many workers splice from an empty pipe, then ends it. Where the user may start no more threads, the kernel
+/// cancels what needs the first, which would look like our own doing later on, and lets what needs another wait.
+/// Workers stay for five seconds, so the first splices find them there.
+fn start_workers(ring: &mut IoUring, count: u32) -> io::Result<()> {
+    let ((reader, writer), (_sink, to)) = (io::pipe()?, io::pipe()?);
+    let (from, to) = (RawTarget(reader.as_raw_fd()), RawTarget(to.as_raw_fd()));
+    for _ in 0..count {
+        let splice = opcode::Splice::new(from, -1, to, -1, 1).build();
+        // SAFETY: the entry names no memory; the kernel takes hold of the pipes when it is submitted.
+        while unsafe { ring.submission().push(&splice) }.is_err() {
+            enter(ring, 0, Duration::ZERO)?;
         }
-        // A stop (Ctrl-Z) ends the wait early, and what was submitted before it counts as success.
-        if let Some(entry) = ring.completion().next() {
-            break entry.result();
+    }
+    enter(ring, 0, Duration::ZERO)?;
+    let deadline = Instant::now() + START;
+    // One shows by what it does. Of several, each starts the next.
+    let mut started = if count == 1 { 1 } else { workers_started() };
+    while started < count as usize && Instant::now() < deadline {
+        enter(ring, 1, Duration::from_millis(1))?;
+        started = workers_started();
+    }
+    drop(writer);
+    let deadline = Instant::now() + PATIENCE;
+    let (mut ended, mut result) = (0, 0);
+    while ended < count && Instant::now() < deadline {
+        enter(ring, 1, STEP)?;
+        for entry in ring.completion() {
+            ended += 1;
+            result = result.min(entry.result());
         }
-    };
+    }
     match result {
-        0 => Ok(()),
+        _ if ended < count => Err(unsupported("a worker that runs (process limit)")),
+        0 if started >= count as usize => Ok(()),
+        0 => Err(unsupported("workers (process limit)")),
         result if result == -libc::ECANCELED => Err(unsupported("a worker (process limit)")),
         result => Err(io::Error::from_raw_os_error(-result)),
+    }
+}
+
+/// Workers are threads of this process, which has no others.
+fn workers_started() -> usize {
+    fs::read_dir("/proc/self/task").map_or(usize::MAX, |tasks| tasks.count().saturating_sub(1))
+}
+
+/// Submits what waits, and waits a while for `wanted` completions. A stop (Ctrl-Z) ends a wait early, and what was
+/// submitted before it counts as success.
+fn enter(ring: &mut IoUring, wanted: usize, limit: Duration) -> io::Result<()> {
+    let limit = Timespec::from(limit);
+    match ring.submitter().submit_with_args(wanted, &SubmitArgs::new().timespec(&limit)) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME)) => Ok(()),
+        entered => entered.map(drop),
     }
 }
 

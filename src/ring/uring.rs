@@ -71,10 +71,7 @@ impl std::fmt::Debug for IoUringDebug {
 impl Uring {
     pub(super) fn open(workers: u32) -> io::Result<Uring> {
         let mut ring = Uring::setup()?;
-        probe::check(&mut ring)?;
-        // Bounded (regular files) and unbounded (everything else) workers. Kernels before 5.15 do
-        // not know the call and bound them by RLIMIT_NPROC, which still works.
-        let _ = ring.submitter().register_iowq_max_workers(&mut [workers, workers]);
+        probe::check(&mut ring, workers)?;
         Ok(Uring { ring: IoUringDebug(ring), in_flight: Slots::new(), buffers: Registered::Unused })
     }
 
@@ -150,8 +147,9 @@ impl Uring {
         entries[links] = Some(entry(&mut op.action).flags(flags));
         let count = links as u8 + 1;
         let state = State { remaining: count, result: 0, wait_error: None };
-        let slot = self.in_flight.insert(token, op, state);
+        // Before there is a slot: one that was never submitted would be waited for in vain.
         self.make_room(count.into())?;
+        let slot = self.in_flight.insert(token, op, state);
         for (index, entry) in entries.into_iter().flatten().enumerate() {
             // Links count down, so that the operation itself is link 0.
             let link = count - 1 - index as u8;
@@ -189,8 +187,12 @@ impl Uring {
             return Ok(());
         }
         drop(queue);
-        self.ring.0.submit()?;
-        Ok(())
+        loop {
+            match self.ring.0.submit() {
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                submitted => return submitted.map(drop),
+            }
+        }
     }
 
     fn push(&mut self, entry: Entry) {

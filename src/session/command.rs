@@ -28,8 +28,10 @@ pub(crate) struct Command<'c> {
     pub(crate) signals: Signals,
     /// Signals that came and have not become events.
     pub(crate) arrivals: Vec<(Instant, Arrival)>,
-    /// Signals that somebody wanted the child at its own terminal to have: no key has sent them.
-    pub(crate) asked_for: Vec<i32>,
+    /// Signals that somebody wanted the child at its own terminal to have, and when: no key has sent them.
+    pub(crate) asked_for: Vec<(i32, Instant)>,
+    /// The signal by which nproxy has told the child at its own terminal that one of its streams is gone.
+    pub(crate) hung_up_by: Option<i32>,
     /// The key whose signal the child at its own terminal has died of.
     pub(crate) ended_by_key: Option<i32>,
     signals_polled: bool,
@@ -59,6 +61,7 @@ impl<'c> Command<'c> {
             signals,
             arrivals: Vec::new(),
             asked_for: Vec::new(),
+            hung_up_by: None,
             ended_by_key: None,
             signals_polled: false,
             child_polled: false,
@@ -195,7 +198,8 @@ impl<'c> Command<'c> {
             libc::SIGCONT => self.resume(),
             signal if arrival.from_terminal => self.pass_key_on(signal),
             signal => {
-                self.asked_for.push(signal);
+                self.asked_for.retain(|(other, _)| *other != signal);
+                self.asked_for.push((signal, Instant::now()));
                 self.child.signal(signal);
             }
         }

@@ -14,6 +14,7 @@ use super::silence::{Due, Output};
 use crate::config::{Linger, TeeFailure};
 use crate::error::Error;
 use crate::notice;
+use crate::process::child;
 use crate::process::exit::Exit;
 use crate::process::procfs;
 use crate::relay::{End, Role, Stream};
@@ -199,6 +200,7 @@ impl Session<'_> {
         let Some(command) = &mut self.command else { return Ok(()) };
         command.follow_key(self.relays.last_key(), now);
         command.release_signals();
+        child::leave_orphans_to_the_kernel(&command.child);
         if let Some(exit) = command.child.exit() {
             use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
             self.asked_to_end = matches!(exit, Exit::Signal(SIGHUP | SIGINT | SIGQUIT | SIGTERM));

@@ -16,7 +16,7 @@ use crate::process::spawn::Placement;
 use crate::relay::{End, Kind, Relay, Role, Stream};
 use crate::terminal::{Keys, Stop, Terminal};
 
-/// How long a child may take to die of a key.
+/// How long a child may take to die of a key, or of a signal that was passed on to it.
 const KEY_TAKES_EFFECT: Duration = Duration::from_secs(5);
 
 /// How long a stopped child's last output may keep us from stopping too.
@@ -85,10 +85,10 @@ impl Command<'_> {
         terminal.give_back();
         let whom = match stop.signal {
             libc::SIGSTOP => Whom::Ourselves,
-            signal if self.asked_for.contains(&signal) => Whom::Ourselves,
+            signal if was_asked_for(&self.asked_for, signal, now) => Whom::Ourselves,
             _ => Whom::OurGroup,
         };
-        self.asked_for.retain(|signal| *signal != stop.signal);
+        self.asked_for.retain(|(signal, _)| *signal != stop.signal);
         self.signals.stop(whom, stop.signal);
         terminal.stop = None;
         if !self.signals.continue_is_pending() {
@@ -105,7 +105,10 @@ impl Command<'_> {
         };
         let taken = self.terminal.as_ref().is_some_and(Terminal::is_taken);
         let recent = key_came.is_some_and(|at| now < at + KEY_TAKES_EFFECT);
-        if taken && recent && !self.asked_for.contains(&signal) {
+        // One that was handled is no reason for what a later key does.
+        let mut asked_for = self.asked_for.clone();
+        asked_for.retain(|(_, at)| key_came.is_none_or(|key_came| key_came < *at));
+        if taken && recent && !was_asked_for(&asked_for, signal, now) {
             self.ended_by_key = Some(signal);
         }
     }
@@ -173,9 +176,15 @@ impl Command<'_> {
         });
         if let Some(signal) = signal {
             terminal.leave();
+            self.hung_up_by = Some(signal);
             self.child.announce_hang_up(signal);
         }
     }
+}
+
+/// Whether somebody has sent this signal, so lately that what the child does now may come of it.
+fn was_asked_for(asked_for: &[(i32, Instant)], signal: i32, now: Instant) -> bool {
+    asked_for.iter().any(|(asked, at)| *asked == signal && now < *at + KEY_TAKES_EFFECT)
 }
 
 /// Whether a relay feeds the child's terminal.

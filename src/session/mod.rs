@@ -48,6 +48,7 @@ use silence::SilenceWatch;
 /// When nothing could be run, or the ring failed. What befalls a single stream is reported on stderr and
 /// shows in the exit.
 pub(crate) fn run(config: &Config) -> Result<Exit, Error> {
+    signals::outlive_file_size_limit();
     match &config.job {
         Job::Filter => filter(config),
         Job::Wrap(wrap) => wrapped(config, wrap),
@@ -92,6 +93,10 @@ fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
         _ if session.silence.is_over() => Exit::Status(STATUS_TIMED_OUT),
         // What was lost for another reason than a reader that left shows, even if the command died of it.
         Exit::Status(0) | Exit::Signal(libc::SIGPIPE) if session.falls_short() => {
+            Exit::Status(STATUS_FAILED)
+        }
+        // At a pty of its own nothing fails for the command: it was told by a signal, which is nobody else's.
+        Exit::Signal(signal) if session.falls_short() && session.has_hung_up_by(signal) => {
             Exit::Status(STATUS_FAILED)
         }
         exit => exit,
@@ -224,6 +229,11 @@ impl<'c> Session<'c> {
         if let Some(command) = &mut self.command {
             command.terminal = None;
         }
+    }
+
+    /// Whether it was nproxy that has told the command by this signal that one of its streams is gone.
+    fn has_hung_up_by(&self, signal: i32) -> bool {
+        self.command.as_ref().is_some_and(|command| command.hung_up_by == Some(signal))
     }
 
     /// Whether bytes were lost that the exit status has to tell of.

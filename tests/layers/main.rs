@@ -61,7 +61,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cli",
         ],
     ),
-    ("notice", &["config", "error"]),
+    ("notice", &["config", "error", "units"]),
     // The two ends: the command and its terminal, the copies.
     (
         "process",

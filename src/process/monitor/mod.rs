@@ -19,7 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, shutdown, socketpair,
 };
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
 use crate::config::Wrap;
@@ -88,7 +88,8 @@ impl Monitor {
     /// # Errors
     /// If there was no terminal for it, or no monitor.
     pub(crate) fn start(&self, placement: Placement) -> Result<Result<Pid, Errno>, Error> {
-        self.order(Order::Start(placement));
+        let sent = self.send(Order::Start(placement));
+        sent.map_err(|errno| Error::os("have the monitor process start the child", errno))?;
         let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&*self.socket), PollFlags::POLLIN)];
         loop {
             let _ = poll(&mut fds, PollTimeout::NONE);
@@ -120,8 +121,12 @@ impl Monitor {
 
     /// Has it do something. A monitor that is gone shows in [`Monitor::next_message`].
     pub(crate) fn order(&self, order: Order) {
-        // Never full: a few bytes at a time, read at once.
-        let _ = send(self.socket.as_raw_fd(), &order.encode(), MsgFlags::MSG_NOSIGNAL);
+        let _ = self.send(order);
+    }
+
+    /// Never full: a few bytes at a time, read at once.
+    fn send(&self, order: Order) -> Result<(), Errno> {
+        send(self.socket.as_raw_fd(), &order.encode(), MsgFlags::MSG_NOSIGNAL).map(drop)
     }
 
     /// The next thing to be known of it, if there is one.
@@ -139,6 +144,11 @@ impl Monitor {
 impl Drop for Monitor {
     fn drop(&mut self) {
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if waitid(Id::Pid(self.pid), look) == Err(Errno::ECHILD) {
+            // The kernel has reaped it: its number may be another process's.
+            return;
+        }
         // If somebody has stopped it, it still has to see that.
         // SAFETY: kill(2) has no memory effects; the monitor is our child and not reaped.
         unsafe { libc::kill(self.pid.as_raw(), libc::SIGCONT) };

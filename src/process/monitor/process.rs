@@ -41,6 +41,8 @@ pub(crate) struct MonitorProcess {
     child: Option<Pid>,
     stopped: bool,
     signals: Option<SignalFd>,
+    /// nproxy can be told nothing any more, or there is nothing to be told: it sees that when this process ends.
+    useless: bool,
 }
 
 /// What came from nproxy.
@@ -63,6 +65,7 @@ impl MonitorProcess {
             child: None,
             stopped: false,
             signals: None,
+            useless: false,
         }
     }
 
@@ -164,6 +167,9 @@ impl MonitorProcess {
             let _ = poll(&mut fds, PollTimeout::NONE);
             while let Ok(Some(_)) = signals.read_signal() {}
             self.report_changes();
+            if self.useless {
+                return self.hang_up();
+            }
             loop {
                 match self.receive() {
                     Received::Order(order) => self.obey(order),
@@ -180,8 +186,15 @@ impl MonitorProcess {
             let mut status = 0;
             let flags = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
             // SAFETY: `status` is a live out-parameter.
-            if unsafe { libc::waitpid(pid.as_raw(), &mut status, flags) } <= 0 {
-                return;
+            match unsafe { libc::waitpid(pid.as_raw(), &mut status, flags) } {
+                0 => return,
+                ..0 => {
+                    // Nobody will ever know how it ended.
+                    self.child = None;
+                    self.useless = true;
+                    return;
+                }
+                _ => {}
             }
             self.stopped = libc::WIFSTOPPED(status);
             if self.stopped {
@@ -201,7 +214,7 @@ impl MonitorProcess {
         }
     }
 
-    fn obey(&self, order: Order) {
+    fn obey(&mut self, order: Order) {
         let Some(child) = self.child else { return };
         match order {
             Order::Start(_) => {}
@@ -262,8 +275,9 @@ impl MonitorProcess {
         }
     }
 
-    fn report(&self, report: MonitorEvent) {
-        let _ = send(self.socket.as_raw_fd(), &report.encode(), MsgFlags::MSG_NOSIGNAL);
+    fn report(&mut self, report: MonitorEvent) {
+        let sent = send(self.socket.as_raw_fd(), &report.encode(), MsgFlags::MSG_NOSIGNAL);
+        self.useless |= sent.is_err();
     }
 
     fn receive(&self) -> Received {
