@@ -27,3 +27,5 @@ mod memory;
 mod observe;
 // Node processes: the preload by itself, and the heaps that nproxy watches. Skipped where there is no Node.
 mod node;
+// What fails around nproxy, by kind.
+mod faults;

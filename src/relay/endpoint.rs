@@ -8,6 +8,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::stat::{SFlag, fstat, major, minor};
 use nix::sys::termios::{LocalFlags, SpecialCharacterIndices, tcgetattr};
 use nix::unistd::{Whence, lseek};
@@ -21,6 +22,8 @@ pub enum Kind {
     Pipe,
     /// A stream socket.
     Socket,
+    /// A socket that keeps records apart (SEQPACKET, DGRAM): one read gives one, and one write makes one.
+    Records,
     /// A terminal.
     Terminal,
     /// The leader of a pty of ours, with the child at the other end.
@@ -61,7 +64,10 @@ impl Endpoint {
         let stat = fstat(&fd)?;
         let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFIFO => Kind::Pipe,
-            SFlag::S_IFSOCK => Kind::Socket,
+            SFlag::S_IFSOCK => match getsockopt(&fd, sockopt::SockType) {
+                Ok(SockType::SeqPacket | SockType::Datagram) => Kind::Records,
+                _ => Kind::Socket,
+            },
             SFlag::S_IFREG => Kind::File,
             SFlag::S_IFCHR if nix::unistd::isatty(&fd).unwrap_or(false) => Kind::Terminal,
             SFlag::S_IFCHR if (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3) => Kind::Null,

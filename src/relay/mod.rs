@@ -167,6 +167,7 @@ impl Relay {
         match &mut self.path {
             Path::Direct(path) => path.advance(&self.link, reads, ring, now),
             Path::Teed(path) => path.advance(&self.link, reads, ring),
+            Path::Shared(path) => path.advance(&self.link, reads, ring),
             Path::Brokered(path) => path.advance(&self.link, reads, ring, now),
             Path::Buffered(path) => path.advance(&self.link, reads, ring),
         }
@@ -201,6 +202,7 @@ impl Relay {
         let step = match &mut self.path {
             Path::Direct(path) => path.complete(result, &mut self.link),
             Path::Teed(path) => path.complete(token, result, completion.buffer, &mut self.link),
+            Path::Shared(path) => path.complete(token, result, completion.buffer, &mut self.link),
             Path::Brokered(path) => path.complete(token.operation, result, &mut self.link),
             Path::Buffered(path) => {
                 path.complete(token.operation, result, completion.buffer, &mut self.link)
@@ -210,7 +212,8 @@ impl Relay {
             Step::Continue => self.settle_leaving(result, ring),
             Step::End(end) => self.end(end, ring),
             Step::Refused => {
-                self.path = Path::buffered(None);
+                let refused = std::mem::replace(&mut self.path, Path::buffered(None));
+                self.path = refused.without_splice(ring);
                 self.capacity = self.capacity.min(BUFFER as u32);
                 Ok(())
             }
@@ -248,7 +251,7 @@ impl Relay {
         let idle = match (&self.state, &self.path) {
             (State::Open, Path::Direct(path)) => path.deadline(),
             (State::Open, Path::Brokered(path)) => path.deadline(),
-            (State::Open, Path::Teed(_) | Path::Buffered(_)) => None,
+            (State::Open, Path::Teed(_) | Path::Shared(_) | Path::Buffered(_)) => None,
             _ => return None,
         };
         idle.into_iter().chain(self.paced_until).chain(self.admission.reopens(now)).min()
@@ -268,7 +271,7 @@ impl Relay {
         match &mut self.path {
             Path::Direct(path) => path.on_time(&self.link, ring, now),
             Path::Brokered(path) => path.on_time(&self.link, ring, now),
-            Path::Teed(_) | Path::Buffered(_) => Ok(()),
+            Path::Teed(_) | Path::Shared(_) | Path::Buffered(_) => Ok(()),
         }
     }
 
@@ -278,6 +281,7 @@ impl Relay {
         let armed = match &self.path {
             Path::Direct(path) => path.is_armed(),
             Path::Teed(path) => path.is_armed(),
+            Path::Shared(path) => path.is_armed(),
             Path::Brokered(path) => path.is_armed(),
             Path::Buffered(path) => path.is_armed(),
         };
@@ -297,6 +301,7 @@ impl Relay {
     fn held(&self) -> u64 {
         match &self.path {
             Path::Direct(_) | Path::Teed(_) => 0,
+            Path::Shared(path) => path.held(),
             Path::Brokered(path) => path.held(),
             Path::Buffered(path) => path.held(),
         }
@@ -332,8 +337,10 @@ impl Relay {
         self.link.counters.undelivered += self.held();
         self.link.source = None;
         let end = self.close_sink(end);
-        if let Path::Teed(path) = &mut self.path {
-            path.release_copies();
+        match &mut self.path {
+            Path::Teed(path) => path.release_copies(),
+            Path::Shared(path) => path.release_copies(),
+            Path::Direct(_) | Path::Brokered(_) | Path::Buffered(_) => {}
         }
         self.state = State::Ended(end);
         self.cancel_reads(ring)?;
@@ -400,16 +407,21 @@ impl Relay {
 
     /// Bytes that went past each of its copies.
     pub fn dropped(&self) -> impl Iterator<Item = u64> {
-        let teed = match &self.path {
-            Path::Teed(path) => Some(path),
-            _ => None,
+        let dropped = match &self.path {
+            Path::Teed(path) => path.dropped(),
+            Path::Shared(path) => path.dropped(),
+            Path::Direct(_) | Path::Brokered(_) | Path::Buffered(_) => Vec::new(),
         };
-        teed.into_iter().flat_map(Teed::dropped)
+        dropped.into_iter()
     }
 
     /// Whether bytes wait for one of its copies.
     pub fn awaits_copy(&self) -> bool {
-        matches!(&self.path, Path::Teed(path) if path.awaits_copy())
+        match &self.path {
+            Path::Teed(path) => path.awaits_copy(),
+            Path::Shared(path) => path.awaits_copy(),
+            Path::Direct(_) | Path::Brokered(_) | Path::Buffered(_) => false,
+        }
     }
 
     /// Whether a relay can feed copies on its way from a pipe to `sink`. On the epoll engine a socket is

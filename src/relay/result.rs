@@ -38,6 +38,30 @@ impl TransferResult {
             Outcome::Failed(errno) => TransferResult::Failed(errno),
         }
     }
+
+    /// The error that it stands for, when it is one.
+    pub(super) fn errno(self) -> Errno {
+        match self {
+            TransferResult::Failed(errno) => errno,
+            TransferResult::ReaderLeft => Errno::EPIPE,
+            TransferResult::Reset => Errno::ECONNRESET,
+            _ => Errno::EINVAL,
+        }
+    }
+
+    /// The same for the first of several splices: one that is forbidden is refused between any two ends.
+    pub(super) fn of_splice(self) -> TransferResult {
+        match self {
+            TransferResult::Failed(errno) if is_forbidden(errno) => TransferResult::Refused,
+            result => result,
+        }
+    }
+}
+
+/// Whether the kernel has looked at nothing but the number of the system call: it does not know it, or a seccomp filter
+/// forbids it.
+pub(super) fn is_forbidden(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOSYS | Errno::EPERM)
 }
 
 #[cfg(test)]

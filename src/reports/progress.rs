@@ -59,7 +59,9 @@ impl Progress {
         // A description of our own, so that O_NONBLOCK reaches nobody else. A file keeps the position
         // that it shares with others, and a socket cannot be opened anew; neither needs it.
         let out = match kind {
-            Kind::File | Kind::Socket => end.fd().as_fd().try_clone_to_owned().map(File::from),
+            Kind::File | Kind::Socket | Kind::Records => {
+                end.fd().as_fd().try_clone_to_owned().map(File::from)
+            }
             _ => File::options()
                 .write(true)
                 .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
@@ -119,7 +121,7 @@ impl Progress {
             _ => format!("{line}\n"),
         };
         let _ = match self.kind {
-            Kind::Socket => {
+            Kind::Socket | Kind::Records => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
                 send(self.out.as_raw_fd(), text.as_bytes(), flags).is_ok()
             }

@@ -316,8 +316,10 @@ fn read(fd: &Fd, into: &mut [u8]) -> Result<usize, Errno> {
     match Errno::result(moved) {
         Ok(moved) => Ok(moved as usize),
         // Terminals, and pipes before 6.4, know no NOWAIT: read only what poll says is there.
-        Err(Errno::EOPNOTSUPP) if ready(fd, PollFlags::POLLIN).is_empty() => Err(Errno::EAGAIN),
-        Err(Errno::EOPNOTSUPP) => unistd::read(fd, into),
+        Err(errno) if !knows_nowait(errno) => match ready(fd, PollFlags::POLLIN).is_empty() {
+            true => Err(Errno::EAGAIN),
+            false => unistd::read(fd, into),
+        },
         Err(errno) => Err(errno),
     }
 }
@@ -328,9 +330,15 @@ fn write(fd: &Fd, bytes: &[u8]) -> Result<usize, Errno> {
     let moved = unsafe { libc::pwritev2(fd.as_raw_fd(), &iov, 1, -1, libc::RWF_NOWAIT) };
     match Errno::result(moved) {
         Ok(moved) => Ok(moved as usize),
-        Err(Errno::EOPNOTSUPP) => write_without_nowait(fd, bytes),
+        Err(errno) if !knows_nowait(errno) => write_without_nowait(fd, bytes),
         Err(errno) => Err(errno),
     }
+}
+
+/// Whether the file or the kernel has understood RWF_NOWAIT. A seccomp filter says EPERM of a call that it forbids; if
+/// it was the file after all, read(2) or write(2) says so again.
+fn knows_nowait(errno: Errno) -> bool {
+    !matches!(errno, Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM)
 }
 
 fn write_without_nowait(fd: &Fd, bytes: &[u8]) -> Result<usize, Errno> {

@@ -150,7 +150,7 @@ fn payload_file(directory: &Path) -> File {
     file
 }
 
-fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let ours = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
     (ours, listener.accept().expect("accept").0)

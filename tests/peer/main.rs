@@ -9,10 +9,12 @@ mod coloured;
 #[path = "../../benches/corpora.rs"]
 mod corpora;
 mod flow;
+mod fuse;
 mod memory;
 mod pages;
 mod payload;
 mod pingpong;
+mod refuse;
 mod runtime;
 mod setting;
 mod witness;
@@ -59,6 +61,8 @@ witnesses
   die SIGNAL                           die by SIGNAL, without a core file
 settings
   with SETTING... -- COMMAND...        close=FD nonblock=FD ignore=SIG block=SIG default=SIG tty=PATH setsid
+                                       refuse=ERRNO:CALL+CALL subreaper
+  fuse DIR BYTES SIZE COMMAND...       COMMAND beside a filesystem at DIR: source has BYTES and says SIZE, sink fails at close
   connect PATH COMMAND...              COMMAND with stdin and stdout on a Unix socket
   listen PATH COMMAND...               the same, for the first that connects
 sizes take K, M and G
@@ -111,6 +115,7 @@ fn run(role: &str, arguments: Vec<OsString>) -> Outcome {
         "exit" => Ok(number(arguments.first())? as i32),
         "die" => witness::die(arguments),
         "with" => setting::with(arguments),
+        "fuse" => fuse::serve(arguments),
         "connect" => setting::connect(arguments),
         "listen" => setting::listen(arguments),
         _ => {

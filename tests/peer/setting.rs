@@ -46,6 +46,8 @@ fn apply(name: &str, value: &str) -> Result<(), Box<dyn Error>> {
             set.add(signal_named(value)?);
             set.thread_block()?;
         }
+        "refuse" => crate::refuse::apply(value)?,
+        "subreaper" => nix::sys::prctl::set_child_subreaper(true)?,
         "setsid" => {
             setsid()?;
         }

@@ -23,6 +23,9 @@ use crate::text::{Arrival, Filter, Progress, line_ends};
 /// Size of each of the two buffers, in bytes.
 pub(in crate::relay) const BUFFER: usize = 256 << 10;
 
+/// Into a socket that keeps records apart, no smaller ones are tried than these: every transport takes them.
+const SMALLEST_WRITE: usize = 512;
+
 /// Source and sink joined by two buffers.
 #[derive(Debug)]
 pub(in crate::relay) struct Buffered {
@@ -37,6 +40,8 @@ pub(in crate::relay) struct Buffered {
     source_ended: bool,
     /// Why the source has ended, if it failed.
     source_failure: Option<Error>,
+    /// The most that one write may carry: a socket that keeps records apart takes only so much at a time.
+    largest_write: usize,
     /// The last byte delivered: where the end of input is a character, it matters whether a line is open.
     last: Option<u8>,
     /// That character is on its way; it is none of the stream's bytes.
@@ -98,6 +103,7 @@ impl Buffered {
             pending: 0..0,
             source_ended: false,
             source_failure: None,
+            largest_write: BUFFER,
             last: None,
             ending: false,
             completing_line: false,
@@ -137,13 +143,20 @@ impl Buffered {
             && (self.filled.is_empty() || self.completing_line)
             && let Some(input) = self.input.take()
         {
-            let op = read(source, input, self.filled.end).at_most(most as usize);
+            let most = match source.kind() {
+                // What does not fit is lost.
+                Kind::Records => BUFFER,
+                _ => most as usize,
+            };
+            let op = read(source, input, self.filled.end).at_most(most);
             ring.submit(link.token(Operation::Read), op)?;
         }
         if !self.pending.is_empty()
             && let Some(output) = self.output.take()
         {
-            let op = write(sink, output, self.pending.clone());
+            let pending = self.pending.clone();
+            let end = pending.end.min(pending.start.saturating_add(self.largest_write));
+            let op = write(sink, output, pending.start..end);
             ring.submit(link.token(Operation::Write), op)?;
         }
         Ok(())
@@ -157,7 +170,9 @@ impl Buffered {
         }
         let whole = self.filled.clone();
         let cut = match sink.kind() {
-            Kind::File if !self.source_ended => line_cut(&input.bytes()[whole.clone()], source),
+            Kind::File if !self.source_ended && source.kind() != Kind::Records => {
+                line_cut(&input.bytes()[whole.clone()], source)
+            }
             _ => whole.len(),
         };
         let end = whole.start + cut;
@@ -227,6 +242,12 @@ impl Buffered {
 
     fn read(&mut self, result: TransferResult, link: &mut Link) -> Step {
         match result {
+            // Of a longer record the kernel has thrown the rest away, and it does not say so.
+            TransferResult::Moved(moved)
+                if link.kinds.0 == Kind::Records && moved as usize == BUFFER =>
+            {
+                self.read_failed(Errno::EMSGSIZE, link)
+            }
             TransferResult::Moved(moved) => {
                 self.filled.end += moved as usize;
                 self.completing_line = false;
@@ -290,6 +311,13 @@ impl Buffered {
             // A write of some bytes that writes none: the device takes no more.
             TransferResult::EndOfFile => link.write_failed(Errno::ENOSPC),
             TransferResult::Refused => link.write_failed(Errno::EINVAL),
+            // What comes from a stream may be divided into records anyhow.
+            TransferResult::Failed(Errno::EMSGSIZE)
+                if link.kinds.0 != Kind::Records && self.largest_write > SMALLEST_WRITE =>
+            {
+                self.largest_write /= 2;
+                Step::Continue
+            }
             TransferResult::Failed(errno) => link.write_failed(errno),
         }
     }

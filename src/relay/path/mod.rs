@@ -1,6 +1,7 @@
 //! The ways bytes take between two ends, and which one fits.
 
 mod buffered;
+mod shared;
 mod splice;
 pub(super) mod switch;
 mod tee;
@@ -10,6 +11,7 @@ use super::route::TextWork;
 use crate::error::Error;
 use crate::ring::{Engine, Ring};
 pub(super) use buffered::{BUFFER, Buffered};
+pub(super) use shared::Shared;
 pub(super) use splice::Direct;
 use splice::{Brokered, Turns};
 pub(super) use tee::Teed;
@@ -20,6 +22,8 @@ pub(super) enum Path {
     Direct(Direct),
     /// One splice, after a tee for every copy.
     Teed(Teed),
+    /// Reads and writes through a buffer, also into every copy: tee(2) or splice(2) is forbidden.
+    Shared(Shared),
     /// Two splices with a broker pipe between them: neither end is a pipe, or the source's must not be
     /// locked while the sink blocks.
     Brokered(Brokered),
@@ -32,6 +36,14 @@ impl Path {
         Path::Buffered(Box::new(Buffered::new(text)))
     }
 
+    /// The path that needs neither splice(2) nor tee(2), in place of one that was refused them.
+    pub(super) fn without_splice(self, ring: &mut Ring) -> Path {
+        match self {
+            Path::Teed(path) => Path::Shared(Shared::new(path.into_copies(), ring)),
+            _ => Path::buffered(None),
+        }
+    }
+
     /// The best path between two ends when there is nothing to do but carry.
     pub(super) fn choose(
         from: Kind,
@@ -40,11 +52,13 @@ impl Path {
         pipe_size: Option<u32>,
         ring: &mut Ring,
     ) -> Result<Path, Error> {
-        use Kind::{File, Leader, Null, Other, Pipe, Socket, Terminal};
+        use Kind::{File, Leader, Null, Other, Pipe, Records, Socket, Terminal};
         Ok(match (from, to) {
             (Pipe, File) if sink.position() == Position::Own => Path::Direct(Direct::new()),
             // Written with write(2): see `ring::Op::write_file`.
             (_, File) => Path::buffered(None),
+            // Splice cuts a record where the pipe is full, and makes several of one.
+            (Records, _) | (_, Records) => Path::buffered(None),
             // The kernel copies at a terminal anyway, and splice would hold a worker while it waits.
             (Terminal | Leader, _) | (_, Terminal | Leader) => Path::buffered(None),
             // On 6.1 a splice into a socket blocks whatever its flags say.

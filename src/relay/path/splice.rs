@@ -10,11 +10,11 @@ use std::time::Instant;
 use nix::poll::PollFlags;
 
 use crate::error::Error;
-use crate::relay::endpoint::Endpoint;
+use crate::relay::endpoint::{Endpoint, Kind};
 use crate::relay::link::{IDLE_AFTER, Link, Reads, Step, TRANSFER};
 use crate::relay::result::TransferResult;
 use crate::relay::route::End;
-use crate::ring::{Op, Operation, Ring};
+use crate::ring::{Engine, Op, Operation, Ring};
 
 /// One splice, again and again, between the same two ends.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Hop {
         now: Instant,
     ) -> io::Result<()> {
         let mut op = Op::splice(from.fd(), to.fd(), len);
-        if self.arming == Arming::Polled || from.is_nonblocking() {
+        if self.arming == Arming::Polled || from.is_nonblocking() || may_block(from, ring) {
             op = op.after(from.fd(), PollFlags::POLLIN);
         }
         if to.is_nonblocking() {
@@ -96,6 +96,12 @@ impl Hop {
     }
 }
 
+/// Whether a splice that must not wait would wait for this source all the same: a TCP socket looks at O_NONBLOCK alone,
+/// and a device at nothing. On epoll that would hold up the whole loop.
+fn may_block(from: &Endpoint, ring: &Ring) -> bool {
+    ring.engine() == Engine::Epoll && !matches!(from.kind(), Kind::Pipe | Kind::File)
+}
+
 /// Source and sink joined by one splice.
 #[derive(Debug)]
 pub(in crate::relay) struct Direct {
@@ -127,7 +133,7 @@ impl Direct {
 
     pub(in crate::relay) fn complete(&mut self, result: TransferResult, link: &mut Link) -> Step {
         self.hop.complete(result);
-        match result {
+        match forbidden_at_first(result, link) {
             TransferResult::Moved(moved) => {
                 link.counters.taken += u64::from(moved);
                 link.delivered(moved);
@@ -166,6 +172,11 @@ impl Direct {
     pub(in crate::relay) fn is_armed(&self) -> bool {
         self.hop.in_flight.is_some()
     }
+}
+
+/// Where splice(2) is forbidden, the first one tells.
+fn forbidden_at_first(result: TransferResult, link: &Link) -> TransferResult {
+    if link.counters.operations == 0 { result.of_splice() } else { result }
 }
 
 /// How filling and draining a broker pipe go together.
@@ -252,7 +263,7 @@ impl Brokered {
 
     fn filled(&mut self, result: TransferResult, link: &mut Link) -> Step {
         self.fill.complete(result);
-        match result {
+        match forbidden_at_first(result, link) {
             TransferResult::Moved(moved) => {
                 self.held += u64::from(moved);
                 link.counters.taken += u64::from(moved);

@@ -13,7 +13,7 @@ use nix::poll::PollFlags;
 
 use crate::relay::endpoint::Endpoint;
 use crate::relay::link::{Link, Reads, Step, TRANSFER};
-use crate::relay::result::TransferResult;
+use crate::relay::result::{TransferResult, is_forbidden};
 use crate::relay::route::{End, Feed, OnFull};
 use crate::ring::{Buffer, Full, Op, Operation, Ring, Token};
 
@@ -27,6 +27,8 @@ pub(in crate::relay) struct Teed {
     input: Input,
     /// The splice is in flight.
     splicing: bool,
+    /// The kernel does not let us have tee(2) or splice(2): once nothing is in flight, bytes are copied instead.
+    refused: bool,
 }
 
 /// Whether the source has bytes.
@@ -37,19 +39,20 @@ enum Input {
     Awaited,
 }
 
+/// A copy, and how far it is ahead.
 #[derive(Debug)]
-struct CopyState {
+pub(in crate::relay) struct CopyState {
     /// `None` once the copy's reader is gone.
-    pipe: Option<Endpoint>,
-    on_full: OnFull,
+    pub(super) pipe: Option<Endpoint>,
+    pub(super) on_full: OnFull,
     /// Bytes at the head of the source that this copy has got already.
-    ahead: u64,
+    pub(super) ahead: u64,
     /// A tee or a marker is in flight.
     busy: bool,
     /// Bytes that went past since the last marker.
-    gap: u64,
+    pub(super) gap: u64,
     /// Bytes that went past altogether.
-    dropped: u64,
+    pub(super) dropped: u64,
     /// For the marker; with the kernel while it is written.
     marker: Option<Buffer>,
 }
@@ -86,7 +89,7 @@ impl Teed {
             dropped: 0,
             marker: (copy.on_full == OnFull::Drop).then(|| ring.buffer(MARKER)),
         });
-        Teed { copies: copies.collect(), input: Input::Unknown, splicing: false }
+        Teed { copies: copies.collect(), input: Input::Unknown, splicing: false, refused: false }
     }
 
     pub(in crate::relay) fn advance(
@@ -127,9 +130,9 @@ impl Teed {
                     ring.submit(token(Operation::Tee), op)?;
                 }
                 (Need::Mark, Some(pipe), _) => {
-                    let Some(mut buffer) = copy.marker.take() else { continue };
-                    let len = mark(&mut buffer, copy.gap);
-                    ring.submit(token(Operation::Mark), Op::write(pipe.fd(), buffer, 0..len))?;
+                    let fd = pipe.fd().clone();
+                    let Some((buffer, len)) = copy.take_marker() else { continue };
+                    ring.submit(token(Operation::Mark), Op::write(&fd, buffer, 0..len))?;
                 }
                 _ => continue,
             }
@@ -157,12 +160,23 @@ impl Teed {
         buffer: Option<Buffer>,
         link: &mut Link,
     ) -> Step {
-        match token.operation {
+        let step = match token.operation {
             Operation::Input => self.polled(result),
             Operation::Tee => self.teed(token.copy, result, link),
             Operation::Mark => self.marked(token.copy, result, buffer),
             _ => self.spliced(result, link),
+        };
+        match step {
+            Step::Continue if self.refused && !self.copies.iter().any(|copy| copy.busy) => {
+                Step::Refused
+            }
+            step => step,
         }
+    }
+
+    /// The copies, for a path that does without tee(2).
+    pub(in crate::relay) fn into_copies(self) -> Vec<CopyState> {
+        self.copies
     }
 
     fn polled(&mut self, result: TransferResult) -> Step {
@@ -184,6 +198,7 @@ impl Teed {
             TransferResult::WouldBlock if copy.on_full == OnFull::Block => link.poll_both(),
             // Another relay that shares the copy was faster: it will poll full now.
             TransferResult::WouldBlock => {}
+            TransferResult::Failed(errno) if is_forbidden(errno) => self.refused = true,
             // What the copy's own relay met, it has told; here its pipe is just of no more use.
             TransferResult::ReaderLeft
             | TransferResult::Reset
@@ -197,21 +212,14 @@ impl Teed {
     fn marked(&mut self, copy: u16, result: TransferResult, buffer: Option<Buffer>) -> Step {
         let copy = &mut self.copies[usize::from(copy)];
         copy.busy = false;
-        copy.marker = buffer;
-        match result {
-            // A marker is smaller than PIPE_BUF: it goes whole or not at all.
-            TransferResult::Moved(_) => copy.gap = 0,
-            TransferResult::ReaderLeft | TransferResult::Reset | TransferResult::Failed(_) => {
-                copy.pipe = None
-            }
-            _ => {}
-        }
+        copy.marked(result, buffer);
         Step::Continue
     }
 
     fn spliced(&mut self, result: TransferResult, link: &mut Link) -> Step {
         self.splicing = false;
-        match result {
+        let first = link.counters.operations == 0;
+        match if first { result.of_splice() } else { result } {
             TransferResult::Moved(moved) => {
                 link.counters.taken += u64::from(moved);
                 link.delivered(moved);
@@ -226,6 +234,7 @@ impl Teed {
                 Step::Continue
             }
             TransferResult::Again | TransferResult::Cancelled => Step::Continue,
+            TransferResult::Refused if link.counters.operations == 0 => Step::Refused,
             TransferResult::Refused => link.splice_failed(Errno::EINVAL),
             TransferResult::ReaderLeft => Step::End(End::ReaderLeft),
             TransferResult::Reset => link.reset(),
@@ -253,14 +262,41 @@ impl Teed {
     }
 
     /// Bytes that went past each copy.
-    pub(in crate::relay) fn dropped(&self) -> impl Iterator<Item = u64> {
-        self.copies.iter().map(|copy| copy.dropped)
+    pub(in crate::relay) fn dropped(&self) -> Vec<u64> {
+        self.copies.iter().map(|copy| copy.dropped).collect()
     }
 }
 
 impl CopyState {
+    /// Writes the marker of a gap, if it is not being written: the buffer, and how much of it.
+    pub(super) fn take_marker(&mut self) -> Option<(Buffer, usize)> {
+        let mut buffer = self.marker.take()?;
+        let length = mark(&mut buffer, self.gap);
+        Some((buffer, length))
+    }
+
+    /// The marker has been written, or could not be.
+    pub(super) fn marked(&mut self, result: TransferResult, buffer: Option<Buffer>) {
+        self.marker = buffer;
+        match result {
+            // A marker is smaller than PIPE_BUF: it goes whole or not at all.
+            TransferResult::Moved(_) => self.gap = 0,
+            TransferResult::ReaderLeft | TransferResult::Reset | TransferResult::Failed(_) => {
+                self.pipe = None
+            }
+            _ => {}
+        }
+    }
+
+    /// The copy has no room for the next so many bytes, which move on without it.
+    pub(super) fn lose(&mut self, bytes: u64) {
+        self.ahead += bytes;
+        self.dropped += bytes;
+        self.gap += bytes;
+    }
+
     /// So many bytes have moved on into the sink.
-    fn pass(&mut self, moved: u64) {
+    pub(super) fn pass(&mut self, moved: u64) {
         if self.ahead > 0 {
             debug_assert!(moved <= self.ahead, "more moved on than a copy had got");
             self.ahead -= moved.min(self.ahead);
