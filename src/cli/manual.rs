@@ -70,10 +70,13 @@ pub const VARIABLES: [(&str, &str); 5] = [
 
 /// Variables that are meant for one run: the command does not inherit them. An nproxy that it starts would empty the
 /// same log, stamp every line a second time or print figures that nobody asked it for.
-pub const OF_ONE_RUN: [&str; 23] = [
+pub const OF_ONE_RUN: [&str; 26] = [
     "NPROXY_BANNER",
     "NPROXY_EVENTS",
     "NPROXY_GROUP",
+    "NPROXY_HEARTBEAT",
+    "NPROXY_IDLE_TIMEOUT",
+    "NPROXY_LIMIT_RATE",
     "NPROXY_LINE_NUMBERS",
     "NPROXY_MEMORY_HIGH",
     "NPROXY_MEMORY_MAX",
