@@ -22,9 +22,9 @@ complete -c nproxy -l stdin -d 'What the command reads: inherit, relay or null' 
 relay\t'The command reads a pipe that nproxy fills from its own stdin'
 null\t'The command reads /dev/null'"
 complete -c nproxy -l linger -d 'How long to wait for processes that are left over' -r
-complete -c nproxy -l idle-timeout -d 'End a command that has printed nothing for this long' -r
-complete -c nproxy -l heartbeat -d 'Print a line on stderr this often while nothing comes' -r
-complete -c nproxy -l signal-exit -d 'If a signal kills the command: raise it or exit 128+N' -r -f -a "raise\t'nproxy dies by the same signal'
+complete -c nproxy -l idle-timeout -d 'End a command that prints nothing for this long' -r
+complete -c nproxy -l heartbeat -d 'Print a line this often while nothing comes' -r
+complete -c nproxy -l signal-exit -d 'After death by a signal: raise it, or exit 128+N' -r -f -a "raise\t'nproxy dies by the same signal'
 code\t'nproxy exits with 128 + the number of the signal'"
 complete -c nproxy -l memory-max -d 'Kill the command above this much memory (cgroup v2)' -r
 complete -c nproxy -l memory-high -d 'Slow the command down above this much (cgroup v2)' -r

@@ -30,20 +30,20 @@ pub struct RunFlags {
     #[arg(long, value_name = "TIME|eof", default_value = "200ms", value_parser = linger, env = "NPROXY_LINGER")]
     pub linger: Linger,
 
-    /// End a command that has printed nothing for this long
+    /// End a command that prints nothing for this long
     ///
     /// It gets SIGTERM, with all that it has started, and SIGKILL ten seconds later; nproxy exits with 124. A command
     /// that is stopped is not silent, and neither is one whose output is not read. A filter just ends.
     #[arg(long, value_name = "TIME", value_parser = some_time, env = "NPROXY_IDLE_TIMEOUT")]
     pub idle_timeout: Option<Duration>,
 
-    /// Print a line on stderr this often while nothing comes
+    /// Print a line this often while nothing comes
     ///
     /// It names the command, how long it has run and been silent, and the memory that it uses.
     #[arg(long, value_name = "TIME", value_parser = some_time, env = "NPROXY_HEARTBEAT")]
     pub heartbeat: Option<Duration>,
 
-    /// If a signal kills the command: raise it or exit 128+N
+    /// After death by a signal: raise it, or exit 128+N
     ///
     /// Whether nproxy then dies by the same signal or exits with 128 + its number, as a shell would.
     #[arg(long, value_enum, value_name = "HOW", default_value_t, env = "NPROXY_SIGNAL_EXIT")]
