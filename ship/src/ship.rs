@@ -289,7 +289,8 @@ impl Shipper {
         match result {
             Ok(stream) => {
                 self.feed.backlog.record.stream = stream;
-                self.ack_timeout = self.config.ack_timeout;
+                // Slowly: a cluster that was slow a moment ago would only be left and found again.
+                self.ack_timeout = (self.ack_timeout * 9 / 10).max(self.config.ack_timeout);
                 self.trouble.over(&format!("publish to {}", self.subject));
                 Step::On
             }
