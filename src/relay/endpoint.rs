@@ -191,6 +191,11 @@ impl Endpoint {
         self.is(PollFlags::POLLIN)
     }
 
+    /// Whether nothing is left to be read and nothing more can come.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is(PollFlags::POLLHUP) && !self.has_input()
+    }
+
     /// Whether a read would come back at once: with bytes, or with the end of the stream.
     pub fn is_readable(&self) -> bool {
         self.is(PollFlags::POLLIN) || self.is(PollFlags::POLLHUP)

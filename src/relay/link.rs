@@ -73,12 +73,12 @@ impl Link {
 
     /// Which end a failed splice speaks of: a pipe as source cannot fail, so the other end did.
     ///
-    /// The kernel refuses an fd that is not open for writing (EBADF) before it looks at the source. If that has
-    /// nothing to give, it has ended, and nothing is lost.
+    /// The kernel refuses an fd that is not open for writing (EBADF) before it looks at the source. If that has ended
+    /// without a further byte, nothing is lost.
     pub(super) fn splice_failed(&self, errno: Errno) -> Step {
         match &self.source {
             Some(source) if source.kind() != Kind::Pipe => self.read_failed(errno),
-            Some(source) if errno == Errno::EBADF && !source.has_input() => {
+            Some(source) if errno == Errno::EBADF && source.has_ended() => {
                 Step::End(End::Delivered)
             }
             _ => self.write_failed(errno),

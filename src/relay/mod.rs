@@ -19,6 +19,8 @@ mod path;
 mod rate;
 mod result;
 mod route;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -38,8 +38,8 @@ pub(super) struct Epoll {
     tries: u64,
 }
 
-#[derive(Debug)]
-struct State {
+#[derive(Debug, Default)]
+pub(super) struct State {
     /// How many of the operation's waits are over.
     waited: usize,
     /// What has to become ready before the next try.
@@ -53,7 +53,7 @@ struct Registration {
 }
 
 /// What trying an operation came to.
-enum Attempt {
+pub(super) enum Attempt {
     Ended(Outcome),
     BlockedOn(Fd, PollFlags),
 }
@@ -70,7 +70,7 @@ impl Epoll {
     }
 
     pub(super) fn submit(&mut self, token: Token, op: Op) {
-        let slot = self.in_flight.insert(token, op, State { waited: 0, blocked_on: None });
+        let slot = self.in_flight.insert(token, op, State::default());
         self.ready.push_back(slot);
     }
 
@@ -234,7 +234,7 @@ impl Epoll {
 }
 
 /// Carries the operation on as far as it goes without blocking.
-fn attempt(slot: &mut Slot<State>) -> Attempt {
+pub(super) fn attempt(slot: &mut Slot<State>) -> Attempt {
     let waits = slot.op.waits.iter().flatten();
     for wait in waits.skip(slot.state.waited) {
         if ready(&wait.fd, wait.events).is_empty() {

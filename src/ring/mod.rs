@@ -9,6 +9,8 @@ mod buffer;
 mod epoll;
 mod op;
 mod probe;
+#[cfg(test)]
+pub(crate) mod scripted;
 mod slots;
 mod sync;
 mod uring;
@@ -53,6 +55,8 @@ pub struct Ring {
 enum Driver {
     Uring(Box<uring::Uring>),
     Epoll(epoll::Epoll),
+    #[cfg(test)]
+    Scripted(scripted::Scripted),
 }
 
 impl Ring {
@@ -74,9 +78,11 @@ impl Ring {
 
     /// The engine in use.
     pub fn engine(&self) -> Engine {
-        match self.driver {
+        match &self.driver {
             Driver::Uring(_) => Engine::Uring,
             Driver::Epoll(_) => Engine::Epoll,
+            #[cfg(test)]
+            Driver::Scripted(scripted) => scripted.engine,
         }
     }
 
@@ -95,6 +101,11 @@ impl Ring {
     /// Only if the kernel refuses the submission as such; what the operation itself meets comes with
     /// its completion.
     pub fn submit(&mut self, token: Token, op: Op) -> io::Result<()> {
+        #[cfg(test)]
+        if let Driver::Scripted(scripted) = &mut self.driver {
+            scripted.submit(token, op);
+            return Ok(());
+        }
         match (sync::run(token, op), &mut self.driver) {
             (Run::Done(done), _) => {
                 self.completed.push_back(done);
@@ -102,6 +113,8 @@ impl Ring {
             }
             (Run::Left(op), Driver::Uring(uring)) => uring.submit(token, op)?,
             (Run::Left(op), Driver::Epoll(epoll)) => epoll.submit(token, op),
+            #[cfg(test)]
+            (Run::Left(op), Driver::Scripted(scripted)) => scripted.submit(token, op),
         }
         Ok(())
     }
@@ -112,6 +125,8 @@ impl Ring {
         let tries = match &self.driver {
             Driver::Uring(_) => 0,
             Driver::Epoll(epoll) => epoll.tries(),
+            #[cfg(test)]
+            Driver::Scripted(_) => 0,
         };
         self.calls + tries
     }
@@ -127,6 +142,11 @@ impl Ring {
                 epoll.cancel(token, &mut self.completed);
                 Ok(())
             }
+            #[cfg(test)]
+            Driver::Scripted(scripted) => {
+                scripted.cancel(token);
+                Ok(())
+            }
         }
     }
 
@@ -140,6 +160,8 @@ impl Ring {
         match &mut self.driver {
             Driver::Uring(uring) => uring.wait(timeout, &mut self.completed),
             Driver::Epoll(epoll) => epoll.wait(timeout, &mut self.completed),
+            #[cfg(test)]
+            Driver::Scripted(_) => Ok(()),
         }
     }
 

@@ -295,15 +295,12 @@ impl CopyState {
         self.gap += bytes;
     }
 
-    /// So many bytes have moved on into the sink.
+    /// So many bytes have moved on into the sink: those that it has not got went past it.
     pub(super) fn pass(&mut self, moved: u64) {
-        if self.ahead > 0 {
-            debug_assert!(moved <= self.ahead, "more moved on than a copy had got");
-            self.ahead -= moved.min(self.ahead);
-        } else {
-            self.dropped += moved;
-            self.gap += moved;
-        }
+        let had = moved.min(self.ahead);
+        self.ahead -= had;
+        self.dropped += moved - had;
+        self.gap += moved - had;
     }
 }
 
