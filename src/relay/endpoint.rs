@@ -191,9 +191,14 @@ impl Endpoint {
         self.is(PollFlags::POLLIN)
     }
 
+    /// Whether nobody has its other end open.
+    pub(super) fn is_hung_up(&self) -> bool {
+        self.is(PollFlags::POLLHUP)
+    }
+
     /// Whether nothing is left to be read and nothing more can come.
     pub(super) fn has_ended(&self) -> bool {
-        self.is(PollFlags::POLLHUP) && !self.has_input()
+        self.is_hung_up() && !self.has_input()
     }
 
     /// Whether a read would come back at once: with bytes, or with the end of the stream.

@@ -79,6 +79,10 @@ impl Epoll {
         self.tries
     }
 
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
     pub(super) fn cancel(&mut self, token: Token, completed: &mut VecDeque<Completion>) {
         if let Some(slot) = self.in_flight.find(token) {
             self.end(slot, Outcome::Cancelled, completed);

@@ -165,6 +165,17 @@ impl Ring {
         }
     }
 
+    /// Whether nothing is in flight and nothing has completed.
+    pub fn is_idle(&self) -> bool {
+        let driver = match &self.driver {
+            Driver::Uring(uring) => uring.is_idle(),
+            Driver::Epoll(epoll) => epoll.is_idle(),
+            #[cfg(test)]
+            Driver::Scripted(_) => self.in_flight().is_empty(),
+        };
+        driver && self.completed.is_empty()
+    }
+
     /// The next operation that has ended, in the order in which they ended.
     pub fn next_completion(&mut self) -> Option<Completion> {
         self.completed.pop_front()

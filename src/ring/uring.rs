@@ -159,6 +159,10 @@ impl Uring {
         Ok(())
     }
 
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
     pub(super) fn cancel(&mut self, token: Token) -> io::Result<()> {
         match self.in_flight.find(token) {
             Some(slot) => self.cancel_slot(slot),

@@ -51,7 +51,7 @@ impl Session<'_> {
         if let Some(command) = &mut self.command {
             command.stop_if_due(&self.relays, now);
         }
-        self.ring.wait(self.time_limit(now))?;
+        self.ring.wait(self.time_limit(now)?)?;
         while let Some(completion) = self.ring.next_completion() {
             self.dispatch(completion)?;
         }
@@ -62,8 +62,13 @@ impl Session<'_> {
             }
             command.follow_ends(&self.relays);
         }
+        Ok(self.is_under_way())
+    }
+
+    /// Whether the command runs or a stream is open.
+    fn is_under_way(&self) -> bool {
         let running = self.command.as_ref().is_some_and(Command::is_running);
-        Ok(running || self.is_ending() || self.relays.iter().any(|relay| relay.ended().is_none()))
+        running || self.is_ending() || self.relays.iter().any(|relay| relay.ended().is_none())
     }
 
     /// Looks after the command: its signals, its memory, its terminal, and what it has left open.
@@ -238,13 +243,20 @@ impl Session<'_> {
     }
 
     /// How long the loop may sleep.
-    fn time_limit(&self, now: Instant) -> Option<Duration> {
+    ///
+    /// # Errors
+    /// If nothing would ever wake it.
+    fn time_limit(&self, now: Instant) -> io::Result<Option<Duration>> {
+        // The last stream was left in this turn.
+        if !self.is_under_way() {
+            return Ok(Some(Duration::ZERO));
+        }
         let relays = self.relays.deadline(self.patience(), now);
         let command = self.command.as_ref().and_then(|command| match command.is_running() {
             true => command.memory.deadline(),
             false => match command.wrap.linger {
                 Linger::EndOfFile => None,
-                Linger::Silence(limit) => Some(self.relays.silent_since()? + limit),
+                Linger::Silence(limit) => self.relays.silent_since().map(|since| since + limit),
             },
         });
         let stop = self.command.as_ref().and_then(Command::stop_deadline);
@@ -252,8 +264,11 @@ impl Session<'_> {
         let watched =
             self.silence.is_over() || self.command.as_ref().is_none_or(Command::is_running);
         let silence = self.silence.deadline(now).filter(|_| watched);
-        let next =
-            relays.into_iter().chain(silence).chain(command).chain(stop).chain(reports).min()?;
-        Some(next.saturating_duration_since(now))
+        let all = relays.into_iter().chain(silence).chain(command).chain(stop).chain(reports);
+        match all.min() {
+            Some(next) => Ok(Some(next.saturating_duration_since(now))),
+            None if self.ring.is_idle() => Err(io::Error::other("nothing is left to wait for")),
+            None => Ok(None),
+        }
     }
 }

@@ -11,3 +11,5 @@ mod limits;
 mod neighbours;
 // Sockets that keep records apart.
 mod records;
+// Every system call of a run refused, one at a time.
+mod table;

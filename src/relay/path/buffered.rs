@@ -263,7 +263,10 @@ impl Buffered {
                 self.end_if_drained(link)
             }
             // What a pty says once nobody has its other end open any more.
-            TransferResult::Failed(Errno::EIO) if link.kinds.0 == Kind::Leader => {
+            TransferResult::Failed(Errno::EIO)
+                if link.kinds.0 == Kind::Leader
+                    && link.source.as_ref().is_some_and(Endpoint::is_hung_up) =>
+            {
                 self.source_ended = true;
                 self.end_if_drained(link)
             }
