@@ -11,6 +11,8 @@ use io_uring::types::{Fd as RawTarget, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, opcode};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
+/// What a splice completes with that was interrupted; no system call would let it through.
+const ERESTARTSYS: i32 = 512;
 /// A process limit below this many may be used up, or nearly: then every worker is tried, not only one.
 const CLOSE_LIMIT: u64 = 2000;
 /// How long workers may take to start where that is in doubt.
@@ -102,7 +104,9 @@ fn start_workers(ring: &mut IoUring, count: u32) -> io::Result<()> {
         enter(ring, 1, STEP)?;
         for entry in ring.completion() {
             ended += 1;
-            result = result.min(entry.result());
+            // A worker that a stop (Ctrl-Z) has interrupted was there.
+            let interrupted = matches!(-entry.result(), libc::EINTR | ERESTARTSYS);
+            result = result.min(if interrupted { 0 } else { entry.result() });
         }
     }
     match result {

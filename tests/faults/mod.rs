@@ -13,3 +13,5 @@ mod neighbours;
 mod records;
 // Every system call of a run refused, one at a time.
 mod table;
+// Much of everything at the same time, for a while.
+mod soak;
