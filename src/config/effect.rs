@@ -62,6 +62,7 @@ const NEEDS: [Need; 6] = [
             "banner",
             "node",
             "crash-dump",
+            "node",
         ],
         is_met: |cli| !cli.command.is_empty(),
         otherwise: "without a command",
