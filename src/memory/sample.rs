@@ -214,6 +214,10 @@ impl Sampler {
     /// Where no fd is left to open anything with, one that is kept open is given up: its process is then looked at as
     /// those beyond [`KEPT_OPEN`] are.
     fn spare_one_fd(&mut self) {
+        // With a usual limit and few processes that cannot be.
+        if self.kept_open == KEPT_OPEN && self.members.len() < KEPT_OPEN / 2 {
+            return;
+        }
         let none_left =
             |error: io::Error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
         while File::open("/proc/self/statm").err().is_some_and(none_left) {

@@ -25,7 +25,7 @@ high_throttles_without_a_kill() {
 max_kills_and_says_so() {
     nproxy --memory-max=64M --stats=json peer hold 128M 1M 2>err >/dev/null
     expect status $? 137
-    grep -q 'nproxy: run peer: ended by the OOM killer at --memory-max 64M' err || fail "$(cat err)"
+    grep -q 'nproxy: run peer: ended by the OOM killer at --memory-max 64 MiB' err || fail "$(cat err)"
     grep -q '"oom_kills":1' err || fail "$(cat err)"
     group_is_gone
 }
@@ -121,8 +121,8 @@ text_off_and_on() {
 }
 one_try() {
     # All that it writes stays: a try can lower nothing.
-    nproxy --critical=20M --emergency=800M --stats=json peer gather 80M 20M 2>err | wc -c >out
-    expect bytes "$(cat out)" 83886080
+    nproxy --critical=20M --emergency=800M --stats=json peer gather 60M 30M 2>err | wc -c >out
+    expect bytes "$(cat out)" 62914560
     grep -q '"gate_closed":1' err || fail "$(cat err)"
     grep -q '"gate_helped":0' err || fail "$(cat err)"
     grep -q 'output is held back to lower it (--gate=off: never)' err || fail "$(cat err)"
