@@ -8,6 +8,10 @@ const GROWTH_PART: f64 = 64.0;
 /// How far back growth and output are remembered, in seconds: their weight falls to 1/e in this time.
 const MEMORY_OF_FLOW: f64 = 0.5;
 
+/// How far back it is remembered what came with output, in seconds. What a try has to bring down has to have come so.
+const MEMORY_OF_GROWTH: f64 = 10.0;
+const CAME_PART: f64 = 16.0;
+
 /// How memory grows while output flows, over the last moments.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FlowMeter {
@@ -15,6 +19,8 @@ pub(super) struct FlowMeter {
     span: f64,
     output: f64,
     grown: f64,
+    /// The same growth over a longer time, and without what went.
+    came: f64,
 }
 
 impl FlowMeter {
@@ -25,10 +31,18 @@ impl FlowMeter {
         self.span = self.span * kept + step;
         self.output = self.output * kept + now.output.saturating_sub(last.output) as f64;
         self.grown *= kept;
+        self.came *= (-step / MEMORY_OF_GROWTH).exp();
         // The time in which output began is as good as without: what grew then may have been read in.
         if flowed && self.is_flowing() {
-            self.grown += now.resident as f64 - last.resident as f64;
+            let grown = now.resident as f64 - last.resident as f64;
+            self.grown += grown;
+            self.came += grown.max(0.0);
         }
+    }
+
+    /// Nothing is known any more of the last moments: the gate has changed how output flows.
+    pub(super) fn begin_anew(&mut self) {
+        *self = FlowMeter { came: self.came, ..FlowMeter::default() };
     }
 
     /// Whether more comes than a closed gate would admit.
@@ -36,8 +50,10 @@ impl FlowMeter {
         self.output > f64::from(TRICKLE) * self.span / TRICKLE_EVERY.as_secs_f64()
     }
 
+    /// Whether memory grows, and so much of it has come with output that holding that back could matter.
     pub(super) fn grows(&self, resident: u64) -> bool {
-        self.grown > resident as f64 / GROWTH_PART
+        let resident = resident as f64;
+        self.grown > resident / GROWTH_PART && self.came > resident / CAME_PART
     }
 
     /// Bytes that memory grows by for each byte of output.

@@ -330,7 +330,7 @@ impl Gate {
         };
         self.opened = now.at;
         self.top = now.resident;
-        self.flow = FlowMeter::default();
+        self.flow.begin_anew();
         self.closed += now.at.saturating_sub(attempt.since);
         self.queued = outcome == Outcome::Grew;
         match outcome {
