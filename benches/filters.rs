@@ -10,9 +10,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use nproxy::text::strip::CursorVisibility;
+use nproxy::text::strip::{C1, CursorVisibility};
 use nproxy::text::transform::{LineNumbers, Prefix, StampMode};
-use nproxy::text::{Arrival, Filter, Modes};
+use nproxy::text::{Arrival, Escapes, Filter, Modes};
 
 /// Bytes of each corpus: more than the second-level cache, so that memory counts as it does in a relay.
 const SIZE: usize = 1 << 20;
@@ -47,12 +47,13 @@ fn strip(criterion: &mut Criterion) {
     for (name, corpus) in &corpora {
         let mut group = criterion.benchmark_group(format!("strip/{name}"));
         group.throughput(Throughput::Bytes(corpus.len() as u64));
-        for cursor in [CursorVisibility::Removed, CursorVisibility::Kept] {
-            let modes = Modes { strip: Some(cursor), ..Modes::default() };
-            let id = match cursor {
-                CursorVisibility::Removed => "nproxy",
-                CursorVisibility::Kept => "nproxy, cursor kept",
-            };
+        let cases = [
+            ("nproxy", CursorVisibility::Removed, C1::Text),
+            ("nproxy, cursor kept", CursorVisibility::Kept, C1::Text),
+            ("nproxy, 8-bit controls", CursorVisibility::Removed, C1::Control),
+        ];
+        for (id, cursor, c1) in cases {
+            let modes = Modes { escapes: Escapes::Strip { cursor, c1 }, ..Modes::default() };
             group.bench_function(id, |bench| {
                 bench.iter(|| run(&modes, black_box(corpus), &mut output))
             });
@@ -80,18 +81,18 @@ fn transform(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(corpus.len() as u64));
     let prefix = |mode, numbers| Some(Prefix::new(mode, None, numbers).expect("a default format"));
     let cases = [
-        ("wall", None, prefix(StampMode::Wall, LineNumbers::Off)),
-        ("elapsed", None, prefix(StampMode::Elapsed, LineNumbers::Off)),
-        ("delta", None, prefix(StampMode::Delta, LineNumbers::Off)),
-        ("wall, numbers", None, prefix(StampMode::Wall, LineNumbers::On)),
+        ("wall", Escapes::Pass, prefix(StampMode::Wall, LineNumbers::Off)),
+        ("elapsed", Escapes::Pass, prefix(StampMode::Elapsed, LineNumbers::Off)),
+        ("delta", Escapes::Pass, prefix(StampMode::Delta, LineNumbers::Off)),
+        ("wall, numbers", Escapes::Pass, prefix(StampMode::Wall, LineNumbers::On)),
         (
             "strip and wall",
-            Some(CursorVisibility::Removed),
+            Escapes::Strip { cursor: CursorVisibility::Removed, c1: C1::Text },
             prefix(StampMode::Wall, LineNumbers::Off),
         ),
     ];
-    for (id, strip, transform) in cases {
-        let modes = Modes { strip, transform, ..Modes::default() };
+    for (id, escapes, transform) in cases {
+        let modes = Modes { escapes, transform, ..Modes::default() };
         group.bench_function(id, |bench| {
             bench.iter(|| run(&modes, black_box(&corpus), &mut output))
         });

@@ -9,9 +9,9 @@
 mod reference;
 
 use libfuzzer_sys::fuzz_target;
-use nproxy::text::strip::{CursorVisibility, STRING_LIMIT};
+use nproxy::text::strip::{C1, CursorVisibility, STRING_LIMIT};
 use nproxy::text::transform::{LineNumbers, Prefix, StampMode};
-use nproxy::text::{Arrival, Filter, Modes, Progress};
+use nproxy::text::{Arrival, Escapes, Filter, Modes, Progress};
 
 fuzz_target!(|data: &[u8]| {
     let [choice, cut, stream @ ..] = data else {
@@ -19,9 +19,10 @@ fuzz_target!(|data: &[u8]| {
     };
     let keep = choice & 1 != 0;
     let prefixed = choice & 2 != 0;
-    let room = match choice >> 2 {
+    let control = choice & 4 != 0;
+    let room = match choice >> 3 {
         0 => stream.len() + 4096,
-        room => usize::from(room) * 4,
+        room => usize::from(room) * 8,
     };
     // Chunks of one byte to all of it, and several lengths in one run.
     let chunk = |at: usize| match cut {
@@ -29,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
         cut => 1 + usize::from(cut.wrapping_mul(at as u8 | 1)),
     };
 
-    let mut expected = reference::strip(stream, keep, STRING_LIMIT as usize);
+    let mut expected = reference::strip(stream, keep, control, STRING_LIMIT as usize);
     if prefixed {
         let lines = expected.split_inclusive(|&byte| byte == b'\n').enumerate();
         expected = lines
@@ -42,11 +43,12 @@ fuzz_target!(|data: &[u8]| {
     } else {
         CursorVisibility::Removed
     };
+    let c1 = if control { C1::Control } else { C1::Text };
     let transform = prefixed.then(|| {
         Prefix::new(StampMode::Elapsed, Some("%S> "), LineNumbers::On).expect("a valid format")
     });
     let mut filter = Filter::new(&Modes {
-        strip: Some(cursor),
+        escapes: Escapes::Strip { cursor, c1 },
         transform,
         ..Modes::default()
     });

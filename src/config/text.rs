@@ -4,9 +4,9 @@ use crate::cli::Cli;
 use crate::cli::choices::TextMode;
 use crate::error::Error;
 use crate::relay::Stream;
-use crate::text::Modes;
+use crate::text::{self, Modes};
 use crate::text::newline::Newlines;
-use crate::text::strip::CursorVisibility;
+use crate::text::strip::{C1, CursorVisibility};
 use crate::text::transform::{LineNumbers, Prefix};
 
 /// Text modes, and the streams that they are for.
@@ -75,11 +75,14 @@ impl Text {
     /// The modes for one stream, `None` if there is nothing to do to it. `cursor` says what becomes of
     /// sequences that show or hide the cursor. How lines end is left as it is: that is the terminal's to say.
     pub fn modes(&self, cursor: CursorVisibility) -> Option<Modes> {
-        let strip = (self.escapes == Escapes::Strip).then_some(cursor);
+        let escapes = match self.escapes {
+            Escapes::Pass => text::Escapes::Pass,
+            Escapes::Strip => text::Escapes::Strip { cursor, c1: C1::Text },
+        };
         let transform = self.prefix.clone();
         let newlines = Newlines::default();
-        let any = strip.is_some() || transform.is_some();
-        any.then_some(Modes { newlines, strip, transform })
+        let any = escapes != text::Escapes::Pass || transform.is_some();
+        any.then_some(Modes { newlines, escapes, transform })
     }
 
     /// Whether it does something to one of the two output streams and not to the other.

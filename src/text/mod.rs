@@ -4,7 +4,9 @@
 //! call to the next, so a stream that has ended needs no last call, and any cut of the input and any size
 //! of the output give the same result.
 
+mod automaton;
 pub mod newline;
+mod scan;
 pub mod strip;
 pub mod transform;
 
@@ -14,7 +16,7 @@ mod tests;
 use std::time::Duration;
 
 use newline::{Newline, Newlines};
-use strip::{CursorVisibility, Strip};
+use strip::{C1, CursorVisibility, Strip};
 use transform::{Prefix, Transform};
 
 /// How many lines end in `bytes`.
@@ -45,10 +47,25 @@ pub struct Arrival {
 pub struct Modes {
     /// Whether a terminal has changed how lines end, which is taken back before anything else is done.
     pub newlines: Newlines,
-    /// Whether escape sequences are removed, and which stay.
-    pub strip: Option<CursorVisibility>,
-    /// Whether lines get a prefix, and which. Comes after `strip`: what is removed starts no line.
+    /// What becomes of escape sequences.
+    pub escapes: Escapes,
+    /// Whether lines get a prefix, and which. Comes after `escapes`: what is removed starts no line.
     pub transform: Option<Prefix>,
+}
+
+/// What becomes of escape sequences.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Escapes {
+    /// They pass.
+    #[default]
+    Pass,
+    /// They are removed.
+    Strip {
+        /// Which of them stay.
+        cursor: CursorVisibility,
+        /// What the bytes 0x80..=0x9F are.
+        c1: C1,
+    },
 }
 
 /// The state of one stream's text modes.
@@ -80,12 +97,12 @@ const BETWEEN: usize = 4096;
 impl Filter {
     /// The filter of a stream at its start.
     pub fn new(modes: &Modes) -> Self {
-        let rest = Filter(match (modes.strip, &modes.transform) {
-            (None, None) => Work::Pass,
-            (Some(cursor), None) => Work::Strip(Strip::new(cursor)),
-            (None, Some(prefix)) => Work::Transform(Transform::new(prefix)),
-            (Some(cursor), Some(prefix)) => Work::Both {
-                strip: Strip::new(cursor),
+        let rest = Filter(match (modes.escapes, &modes.transform) {
+            (Escapes::Pass, None) => Work::Pass,
+            (Escapes::Strip { cursor, c1 }, None) => Work::Strip(Strip::new(cursor, c1)),
+            (Escapes::Pass, Some(prefix)) => Work::Transform(Transform::new(prefix)),
+            (Escapes::Strip { cursor, c1 }, Some(prefix)) => Work::Both {
+                strip: Strip::new(cursor, c1),
                 transform: Transform::new(prefix),
                 between: Box::new([0; BETWEEN]),
             },

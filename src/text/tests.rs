@@ -8,7 +8,10 @@ use crate::text::transform::{LineNumbers, StampMode};
 fn modes(strip: bool, transform: bool) -> Modes {
     Modes {
         newlines: Newlines::AsTheyAre,
-        strip: strip.then_some(CursorVisibility::Kept),
+        escapes: match strip {
+            true => Escapes::Strip { cursor: CursorVisibility::Kept, c1: C1::Control },
+            false => Escapes::Pass,
+        },
         transform: transform
             .then(|| Prefix::new(StampMode::Elapsed, Some("%S> "), LineNumbers::On).unwrap()),
     }
@@ -45,7 +48,7 @@ fn no_mode_changes_nothing() {
 
 #[test]
 fn what_is_removed_starts_no_line() {
-    let text = whole(true, true, b"\x1b[1mone\x1b[m\n\x1b[2m\ntwo\n\x1b[m\x1b]0;t\n\x07");
+    let text = whole(true, true, b"\x1b[1mone\x1b[m\n\x1b[2m\ntwo\n\x1b[m\x1bPt\n\x1b\\");
     assert_eq!(
         text.escape_ascii().to_string(),
         r"00>      1\tone\n00>      2\t\n00>      3\ttwo\n"
@@ -107,7 +110,7 @@ fn settling_stops_at_the_first_neutral_place() {
     assert_eq!(settle(true, false, b"a\x1b[3", b"1mb\x1b[mc"), (2, true));
     assert_eq!(settle(false, true, b"a", b"b\nc\n"), (2, true));
     assert_eq!(settle(false, true, b"a", b"bc"), (2, false));
-    assert_eq!(settle(true, true, b"a", b"\x1b]0;\n\x07b\nc\n"), (8, true));
+    assert_eq!(settle(true, true, b"a", b"\x1bP0\n\x1b\\b\nc\n"), (8, true));
 }
 
 /// Streams with the newlines of a terminal among them.

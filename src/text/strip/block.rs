@@ -10,7 +10,7 @@ use std::hint::select_unpredictable;
 
 use wide::{CmpEq, CmpGt, i8x16};
 
-use super::{CursorVisibility, ESC};
+use super::{C1, CursorVisibility, ESC};
 use crate::text::Progress;
 
 /// Bytes of a block: one for each bit of a mask.
@@ -24,6 +24,7 @@ const REACH: usize = BLOCK + STRIDE;
 /// state. What is left, if anything, starts with a byte for the automaton, or is too short.
 pub(super) fn filter(
     cursor: CursorVisibility,
+    c1: C1,
     input: &[u8],
     output: &mut [u8],
     mut at: Progress,
@@ -34,13 +35,17 @@ pub(super) fn filter(
     ) {
         let lanes = Lanes::load(block);
         let escapes = lanes.equal(ESC);
-        if !lanes.or(escapes).any() {
+        let odd = match c1 {
+            C1::Text => escapes,
+            C1::Control => lanes.or(escapes),
+        };
+        if !odd.any() {
             room[..BLOCK].copy_from_slice(&block[..BLOCK]);
             at.consumed += BLOCK;
             at.produced += BLOCK;
             continue;
         }
-        if lanes.any() {
+        if c1 == C1::Control && lanes.any() {
             // Whether a byte is a C1 control is up to the three before it. At the start of the input they
             // are not at hand, and the automaton takes a few bytes.
             let before = at.consumed.checked_sub(3);
@@ -79,7 +84,7 @@ fn has_c1(window: &[u8; BLOCK + 3]) -> bool {
 }
 
 /// Copies the text of a block and leaves out its control sequences, up to the first that is incomplete or
-/// no plain CSI. There is no C1 control in the block.
+/// no plain CSI. There is no C1 control in the block that counts.
 #[inline(always)]
 fn sequences(
     cursor: CursorVisibility,

@@ -19,6 +19,10 @@ enum State {
     DcsPassthrough,
     DcsIgnore,
     OscString,
+    /// `ESC k`, ended as an OSC is.
+    Title,
+    /// After OSC `P`.
+    Palette,
     SosPmApcString,
 }
 
@@ -43,10 +47,16 @@ fn utf8(stream: &[u8]) -> Vec<bool> {
     part
 }
 
-/// `stream` without its escape sequences. `keep_cursor`: CSI ?25h and CSI ?25l stay. `limit`: bytes of data
-/// after which an unterminated string is given up.
-pub(crate) fn strip(stream: &[u8], keep_cursor: bool, limit: usize) -> Vec<u8> {
-    let character = utf8(stream);
+/// `stream` without its escape sequences. `keep_cursor`: CSI ?25h and CSI ?25l stay. `eight_bit_controls`: 0x80..=0x9F
+/// are controls where UTF-8 does not account for them, else all of them are text. `limit`: bytes of data after which an
+/// unterminated string is given up.
+pub(crate) fn strip(
+    stream: &[u8],
+    keep_cursor: bool,
+    eight_bit_controls: bool,
+    limit: usize,
+) -> Vec<u8> {
+    let character = if eight_bit_controls { utf8(stream) } else { vec![true; stream.len()] };
     let mut text = Vec::new();
     let mut state = Ground;
     let mut sequence = Vec::new(); // of a CSI, without what a terminal executes or ignores in it
@@ -80,18 +90,37 @@ pub(crate) fn strip(stream: &[u8], keep_cursor: bool, limit: usize) -> Vec<u8> {
                 | DcsPassthrough
                 | DcsIgnore
                 | OscString
+                | Title
                 | SosPmApcString
         );
+        if state == OscString && string == 0 && byte == b'R' {
+            state = Ground; // reset palette, complete
+            continue;
+        }
+        if state == OscString && string == 0 && byte == b'P' {
+            state = Palette;
+            continue;
+        }
         if in_string {
-            if state == OscString && byte == 0x07 {
+            let titled = matches!(state, OscString | Title);
+            if titled && byte == 0x07 {
                 state = Ground;
                 continue;
             }
             string += 1;
-            if string > limit || eight_bit && byte == b'\n' {
+            if string > limit || (eight_bit || titled) && byte == b'\n' {
                 state = Ground;
             }
-        } else if byte >= 0xA0 {
+        } else if state == Palette {
+            if byte.is_ascii_hexdigit() {
+                string += 1;
+                if string == 7 {
+                    state = Ground;
+                }
+                continue;
+            }
+            state = Ground;
+        } else if byte >= 0x80 {
             state = Ground; // text in the middle of a sequence
         }
         state = match (state, byte) {
@@ -116,6 +145,7 @@ pub(crate) fn strip(stream: &[u8], keep_cursor: bool, limit: usize) -> Vec<u8> {
             (Escape, 0x20..=0x2F) => EscapeIntermediate,
             (Escape, b'P') => DcsEntry,
             (Escape, b']') => OscString,
+            (Escape, b'k') => Title,
             (Escape, b'X' | b'^' | b'_') => SosPmApcString,
             (Escape, b'[') => {
                 sequence = vec![0x1B, b'['];
@@ -151,7 +181,7 @@ pub(crate) fn strip(stream: &[u8], keep_cursor: bool, limit: usize) -> Vec<u8> {
             (DcsEntry | DcsParam | DcsIntermediate, 0x20..=0x2F) => DcsIntermediate,
             (DcsEntry | DcsParam | DcsIntermediate, 0x40..=0x7E) => DcsPassthrough,
             (DcsEntry | DcsParam | DcsIntermediate, _) => DcsIgnore,
-            (DcsPassthrough | DcsIgnore | OscString | SosPmApcString, _) => state,
+            (DcsPassthrough | DcsIgnore | OscString | Title | Palette | SosPmApcString, _) => state,
         };
     }
     text
