@@ -73,7 +73,7 @@ fn bytes_that_are_no_text(engine: Engine) {
     for seed in 1..=2 {
         let mut bytes = vec![0; 400 << 10];
         Payload::new(bytes.len() as u64, seed).fill(&mut bytes);
-        let expected = reference::strip(&bytes, false, 16 << 20);
+        let expected = reference::strip(&bytes, false, false, 16 << 20);
         let script = format!("nproxy --text=strip-ansi peer write 400K random {seed}");
         let run = Launch::shell(engine, &script).finish();
         run.expect_code(0).expect_silent();
