@@ -4,10 +4,10 @@ use crate::cli::Cli;
 use crate::cli::choices::TextMode;
 use crate::error::Error;
 use crate::relay::Stream;
-use crate::text::{self, Modes};
 use crate::text::newline::Newlines;
 use crate::text::strip::{C1, CursorVisibility};
 use crate::text::transform::{LineNumbers, Prefix};
+use crate::text::{self, Modes};
 
 /// Text modes, and the streams that they are for.
 #[derive(Clone, Debug)]

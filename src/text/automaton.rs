@@ -174,7 +174,7 @@ impl Automaton {
                 State::Csi if byte < 0x40 => Taken::Part,
                 State::Csi => self.leave(Taken::Csi),
                 State::Escape => self.escape(byte),
-                _ if byte >= 0x30 => self.leave(Taken::Part),
+                _ if byte >= 0x30 => self.leave(Taken::Escape(byte)),
                 _ => Taken::Part,
             },
         }

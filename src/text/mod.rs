@@ -1,12 +1,13 @@
 //! Text filters: bytes in, bytes out. Pure: no I/O and no clock of their own.
 //!
-//! A [`Filter`] works between two fixed buffers of its caller. It keeps no byte of the stream from one
-//! call to the next, so a stream that has ended needs no last call, and any cut of the input and any size
-//! of the output give the same result.
+//! A [`Filter`] works between two fixed buffers of its caller. Any cut of the input and any size of the output give the
+//! same result. Only [`Escapes::Screen`] keeps bytes of the stream from one call to the next, a bounded number of them,
+//! and needs a last call when the stream has ended, [`Filter::finish`].
 
 mod automaton;
 pub mod newline;
 mod scan;
+pub mod screen;
 pub mod strip;
 pub mod transform;
 
@@ -16,6 +17,7 @@ mod tests;
 use std::time::Duration;
 
 use newline::{Newline, Newlines};
+use screen::{Screen, ScreenSize};
 use strip::{C1, CursorVisibility, Strip};
 use transform::{Prefix, Transform};
 
@@ -66,6 +68,14 @@ pub enum Escapes {
         /// What the bytes 0x80..=0x9F are.
         c1: C1,
     },
+    /// They are obeyed: what comes out is what a screen showed at last. This needs lines to be held, and says itself
+    /// how they end.
+    Screen {
+        /// The terminal's.
+        size: ScreenSize,
+        /// What the bytes 0x80..=0x9F are.
+        c1: C1,
+    },
 }
 
 /// The state of one stream's text modes.
@@ -82,6 +92,10 @@ enum Work {
         transform: Transform,
         /// What `strip` hands to `transform` within one call.
         between: Box<[u8; BETWEEN]>,
+    },
+    Screen {
+        screen: Box<Screen>,
+        transform: Option<Transform>,
     },
     FromTerminal {
         newline: Newline,
@@ -106,9 +120,15 @@ impl Filter {
                 transform: Transform::new(prefix),
                 between: Box::new([0; BETWEEN]),
             },
+            (Escapes::Screen { size, c1 }, prefix) => Work::Screen {
+                screen: Box::new(Screen::new(size, c1)),
+                transform: prefix.as_ref().map(Transform::new),
+            },
         });
         match modes.newlines {
             Newlines::AsTheyAre => rest,
+            // A carriage return means something to a screen.
+            Newlines::OfATerminal if matches!(rest.0, Work::Screen { .. }) => rest,
             Newlines::OfATerminal => Filter(Work::FromTerminal {
                 newline: Newline::default(),
                 rest: Box::new(rest),
@@ -134,6 +154,15 @@ impl Filter {
                 let then = |text: &[u8], room: &mut [u8]| transform.filter(text, room, arrival);
                 chain(strip, Strip::filter, between, then, input, output)
             }
+            Work::Screen { screen, transform } => {
+                let mut at = Progress::default();
+                while drain(screen, transform, output, &mut at.produced, arrival)
+                    && at.consumed < input.len()
+                {
+                    at.consumed += screen.feed(&input[at.consumed..]);
+                }
+                at
+            }
             Work::FromTerminal { newline, rest, between } => {
                 let then = |text: &[u8], room: &mut [u8]| rest.filter(text, room, arrival);
                 chain(newline, Newline::filter, between, then, input, output)
@@ -141,10 +170,29 @@ impl Filter {
         }
     }
 
+    /// The stream has ended: moves what is held to `output`. Call it until it produces nothing.
+    pub fn finish(&mut self, output: &mut [u8], arrival: Arrival) -> Progress {
+        let mut at = Progress::default();
+        match &mut self.0 {
+            Work::Screen { screen, transform } => {
+                if drain(screen, transform, output, &mut at.produced, arrival) {
+                    screen.flush();
+                    drain(screen, transform, output, &mut at.produced, arrival);
+                }
+            }
+            Work::FromTerminal { rest, .. } => at = rest.finish(output, arrival),
+            Work::Pass | Work::Strip(_) | Work::Transform(_) | Work::Both { .. } => {}
+        }
+        at
+    }
+
     /// Like [`filter`](Self::filter), but stops at the first place where the filter is neutral, if
     /// `input` reaches one: at once if it is already. For a change of modes in mid-stream.
     pub fn settle(&mut self, input: &[u8], output: &mut [u8], arrival: Arrival) -> Progress {
         let mut at = Progress::default();
+        if let Work::Screen { .. } = self.0 {
+            return self.settle_screen(input, output, arrival);
+        }
         while at.consumed < input.len() && !self.is_neutral() {
             let rest = &input[at.consumed..];
             // A line start follows an LF; the ground state may follow any byte.
@@ -162,10 +210,29 @@ impl Filter {
         at
     }
 
+    /// A screen is neutral once it is empty: between two characters, everything that it holds goes out.
+    fn settle_screen(&mut self, input: &[u8], output: &mut [u8], arrival: Arrival) -> Progress {
+        let mut at = Progress::default();
+        loop {
+            let Work::Screen { screen, .. } = &self.0 else { return at };
+            if screen.is_between() {
+                at.produced += self.finish(&mut output[at.produced..], arrival).produced;
+                return at;
+            }
+            let Some(byte) = input.get(at.consumed..at.consumed + 1) else { return at };
+            let done = self.filter(byte, &mut output[at.produced..], arrival);
+            at.consumed += done.consumed;
+            at.produced += done.produced;
+            if done.consumed == 0 {
+                return at;
+            }
+        }
+    }
+
     /// Whether it is neutral only at the start of a line.
     fn has_lines(&self) -> bool {
         match &self.0 {
-            Work::Pass | Work::Strip(_) => false,
+            Work::Pass | Work::Strip(_) | Work::Screen { .. } => false,
             Work::Transform(_) | Work::Both { .. } => true,
             Work::FromTerminal { rest, .. } => rest.has_lines(),
         }
@@ -173,13 +240,14 @@ impl Filter {
 
     /// Whether the stream may go on without this filter, or with another, and nothing is torn: between
     /// characters and outside any escape sequence, at the start of a line if lines have prefixes, and with
-    /// no CR held back.
+    /// no CR held back. A screen is to hold no line.
     pub fn is_neutral(&self) -> bool {
         match &self.0 {
             Work::Pass => true,
             Work::Strip(strip) => strip.is_neutral(),
             Work::Transform(transform) => transform.is_neutral(),
             Work::Both { strip, transform, .. } => strip.is_neutral() && transform.is_neutral(),
+            Work::Screen { screen, .. } => screen.is_neutral(),
             Work::FromTerminal { newline, rest, .. } => newline.is_neutral() && rest.is_neutral(),
         }
     }
@@ -195,12 +263,39 @@ impl Filter {
                 strip.rejoin();
                 transform.rejoin();
             }
+            Work::Screen { screen, transform } => {
+                screen.rejoin();
+                transform.iter_mut().for_each(Transform::rejoin);
+            }
             Work::FromTerminal { newline, rest, .. } => {
                 newline.rejoin();
                 rest.rejoin();
             }
         }
     }
+}
+
+/// Moves what has left `screen` to `output`, from `produced` on. Returns whether that is all of it.
+fn drain(
+    screen: &mut Screen,
+    transform: &mut Option<Transform>,
+    output: &mut [u8],
+    produced: &mut usize,
+    arrival: Arrival,
+) -> bool {
+    let (text, room) = (screen.pending(), &mut output[*produced..]);
+    let done = match transform {
+        Some(transform) => transform.filter(text, room, arrival),
+        None => {
+            let reach = text.len().min(room.len());
+            room[..reach].copy_from_slice(&text[..reach]);
+            Progress { consumed: reach, produced: reach }
+        }
+    };
+    let all = done.consumed == text.len();
+    *produced += done.produced;
+    screen.take(done.consumed);
+    all
 }
 
 /// Two filters, one after the other, through `between`. Nothing stays there: if `then` finds no room for
