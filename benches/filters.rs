@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nproxy::text::strip::{C1, CursorVisibility};
-use nproxy::text::transform::{LineNumbers, Prefix, StampMode};
+use nproxy::text::transform::{LineNumbers, Prefix, StampMode, Zone};
 use nproxy::text::{Arrival, Escapes, Filter, Modes};
 
 /// Bytes of each corpus: more than the second-level cache, so that memory counts as it does in a relay.
@@ -79,7 +79,9 @@ fn transform(criterion: &mut Criterion) {
     let mut output = vec![0; CHUNK];
     let mut group = criterion.benchmark_group("transform");
     group.throughput(Throughput::Bytes(corpus.len() as u64));
-    let prefix = |mode, numbers| Some(Prefix::new(mode, None, numbers).expect("a default format"));
+    let prefix = |mode, numbers| {
+        Some(Prefix::new(mode, None, Zone::default(), numbers).expect("a default format"))
+    };
     let cases = [
         ("wall", Escapes::Pass, prefix(StampMode::Wall, LineNumbers::Off)),
         ("elapsed", Escapes::Pass, prefix(StampMode::Elapsed, LineNumbers::Off)),

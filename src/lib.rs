@@ -38,10 +38,12 @@ mod terminal;
 use std::io::{IsTerminal, Write};
 
 use cli::{Cli, Request};
-use config::{Config, StatusRequest, StdinIs, Verbosity};
+use config::{Config, Machine, StatusRequest, StdinIs, Verbosity};
 use error::{Error, STATUS_FAILED};
+use jiff::tz::TimeZone;
 pub use process::exit::Exit;
 use reports::status_client;
+use text::transform::Zone;
 
 /// Ends this process the way `exit` says.
 pub fn leave(exit: Exit) -> ! {
@@ -74,7 +76,8 @@ pub fn run() -> Exit {
         };
     }
     let stdin = if std::io::stdin().is_terminal() { StdinIs::Terminal } else { StdinIs::Stream };
-    let exit = Config::new(cli, stdin).and_then(|config| {
+    let machine = machine(&cli);
+    let exit = Config::new(cli, stdin, &machine).and_then(|config| {
         remark(&config);
         session::run(&config)
     });
@@ -82,6 +85,19 @@ pub fn run() -> Exit {
         notice::error(&error);
         Exit::Status(error.status())
     })
+}
+
+/// What the options want to know of this machine.
+fn machine(cli: &Cli) -> Machine {
+    let zone = match cli.text.local_time {
+        true => TimeZone::system().into(),
+        false => Zone::default(),
+    };
+    let host = match &cli.text.prefix {
+        Some(prefix) if prefix.contains("{host}") => nix::unistd::gethostname().ok(),
+        _ => None,
+    };
+    Machine { zone, host: host.unwrap_or_default().to_string_lossy().into_owned() }
 }
 
 /// Says what was asked for and will do nothing.

@@ -10,7 +10,7 @@ mod reference;
 
 use libfuzzer_sys::fuzz_target;
 use nproxy::text::strip::{C1, CursorVisibility, STRING_LIMIT};
-use nproxy::text::transform::{LineNumbers, Prefix, StampMode};
+use nproxy::text::transform::{LineNumbers, Prefix, StampMode, Zone};
 use nproxy::text::{Arrival, Escapes, Filter, Modes, Progress};
 
 fuzz_target!(|data: &[u8]| {
@@ -45,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let c1 = if control { C1::Control } else { C1::Text };
     let transform = prefixed.then(|| {
-        Prefix::new(StampMode::Elapsed, Some("%S> "), LineNumbers::On).expect("a valid format")
+        Prefix::new(StampMode::Elapsed, Some("%S> "), Zone::default(), LineNumbers::On).expect("a valid format")
     });
     let mut filter = Filter::new(&Modes {
         escapes: Escapes::Strip { cursor, c1 },

@@ -23,7 +23,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use nproxy::cli::{Cli, Request};
-use nproxy::config::{Config, StdinIs, Verbosity};
+use nproxy::config::{Config, Machine, StdinIs, Verbosity};
 use nproxy::memory::heap::is_alive;
 use nproxy::memory::heap_page::{Page, Slot, VARIABLE};
 use nproxy::memory::policy::{Degrade, Stage};
@@ -93,7 +93,8 @@ impl Process {
     /// With no nproxy around us.
     fn alone(v8: Option<V8>, asked: Asked) -> Result<(Process, &'static str), String> {
         let config = match Cli::parse_words(vec!["nproxy".into()]) {
-            Ok(cli) => Config::new(cli, StdinIs::Stream).map_err(|error| error.to_string())?,
+            Ok(cli) => Config::new(cli, StdinIs::Stream, &Machine::default())
+                .map_err(|error| error.to_string())?,
             Err(Request::Refuse(why) | Request::Print(why)) => return Err(why),
         };
         let page = page::own();

@@ -2,9 +2,8 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use nproxy::config::Text;
+use nproxy::config::{SinkIs, Text};
 use nproxy::relay::Stream;
-use nproxy::text::strip::CursorVisibility;
 use nproxy::text::{Arrival, Filter};
 
 /// How much a filter is given to fill at a time, and the most that is kept from one chunk to the next.
@@ -33,12 +32,14 @@ impl TextStream {
     pub(crate) fn new(text: &Text, fd: i32, started: Instant) -> Option<TextStream> {
         let stream = if fd == 1 { Stream::Stdout } else { Stream::Stderr };
         // SAFETY: isatty(3) only asks.
-        let cursor = match unsafe { libc::isatty(fd) } {
-            1 => CursorVisibility::Kept,
-            _ => CursorVisibility::Removed,
+        let sink = match unsafe { libc::isatty(fd) } {
+            1 => SinkIs::Terminal,
+            _ => SinkIs::Other,
         };
-        let modes = text.modes(cursor).filter(|_| text.streams.include(stream))?;
-        let filter = Filter::new(&modes);
+        let modes = text.modes(sink, stream).filter(|_| text.streams.include(stream))?;
+        // A process does not always come to say that its output has ended.
+        let mut filter = Filter::new(&modes.without_screen());
+        filter.set_pid(std::process::id());
         Some(TextStream { filter, passing: false, output: Vec::new(), started })
     }
 

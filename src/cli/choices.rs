@@ -10,6 +10,7 @@ use crate::memory::policy::{Degrade, GateMode};
 use crate::observe::Level;
 use crate::relay::{OnFull, Stream};
 use crate::ring::Engine;
+use crate::text::strip::C1;
 use crate::text::transform::StampMode;
 
 /// Which engine runs the operations: `--engine`.
@@ -75,6 +76,8 @@ pub enum TextMode {
     Passthrough,
     /// Escape sequences (colours, cursor movements, titles) are removed
     StripAnsi,
+    /// Lines are what the screen showed at last: progress that redraws itself leaves how it ended
+    Screen,
     /// Each line gets a prefix, by default a timestamp
     Transform,
 }
@@ -160,9 +163,14 @@ named! { Stream:
 }
 
 named! { StampMode:
-    StampMode::Wall => "wall", "The time of day, in UTC";
+    StampMode::Wall => "wall", "The time of day, in UTC or, with --local-time, in the local zone";
     StampMode::Elapsed => "elapsed", "The time since the start";
     StampMode::Delta => "delta", "The time since the line before";
+}
+
+named! { C1:
+    C1::Text => "text", "Text of another encoding";
+    C1::Control => "control", "Controls in one byte, where UTF-8 does not account for them";
 }
 
 named! { OnFull:

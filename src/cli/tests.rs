@@ -101,7 +101,7 @@ fn values_to_their_limits() {
             let word = format!("--{flag}={figure}{unit}");
             if let Ok(cli) = read(&[&word, "true"]) {
                 let stdin = crate::config::StdinIs::Stream;
-                let _ = crate::config::Config::new(cli, stdin);
+                let _ = crate::config::Config::new(cli, stdin, &crate::config::Machine::default());
             }
         }
     }

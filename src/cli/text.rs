@@ -5,16 +5,19 @@ use clap::{ArgAction, Args};
 
 use super::choices::TextMode;
 use crate::relay::Stream;
+use crate::text::strip::C1;
 use crate::text::transform::StampMode;
 
 /// What is done to the text of the streams.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Text")]
 pub struct TextFlags {
-    /// Edit the output: strip-ansi, transform, or both
+    /// Edit the output: strip-ansi, screen, transform
     ///
-    /// A comma-separated list: `strip-ansi` removes colours and other escape sequences, `transform` puts a
-    /// timestamp in front of each line. Copies have a list of their own, --tee-text.
+    /// A comma-separated list: `strip-ansi` removes colours and other escape sequences, `screen` leaves the lines that
+    /// the screen showed at last, `transform` puts a timestamp in front of each line. `screen` holds the lines that the
+    /// command may still redraw, as many as its terminal has (24 without one), and leaves what goes to a terminal as
+    /// it is. Copies have a list of their own, --tee-text.
     #[arg(
         long,
         value_enum,
@@ -42,8 +45,9 @@ pub struct TextFlags {
 
     /// Format of the timestamps, as in strftime(3)
     ///
-    /// %3f stands for milliseconds. The default is `[%Y-%m-%dT%H:%M:%S.%3fZ] `, in UTC. Asks for `transform`
-    /// where neither --text nor --tee-text says anything.
+    /// %3f stands for milliseconds; %.S, %.s and %.T have microseconds, as ts(1) has them. The default is
+    /// `[%Y-%m-%dT%H:%M:%S.%3fZ] `, in UTC. In elapsed times of a day and more the hour has the days in front. Asks for
+    /// `transform` where neither --text nor --tee-text says anything.
     #[arg(long, value_name = "FORMAT", env = "NPROXY_TIMESTAMP")]
     pub timestamp: Option<String>,
 
@@ -52,6 +56,39 @@ pub struct TextFlags {
     /// The time of day, the time since the start, or the time since the line before.
     #[arg(long, value_enum, value_name = "MODE", env = "NPROXY_TIMESTAMP_MODE")]
     pub timestamp_mode: Option<StampMode>,
+
+    /// Timestamps in the local time zone instead of UTC
+    ///
+    /// The default format then ends with the offset from UTC. The zone is that of TZ, or else of /etc/localtime.
+    #[arg(
+        long,
+        value_parser = FalseyValueParser::new(),
+        hide_short_help = true,
+        env = "NPROXY_LOCAL_TIME"
+    )]
+    pub local_time: bool,
+
+    /// Put a text in front of each line, such as `{stream}: `
+    ///
+    /// `{stream}`, `{pid}`, `{host}` and `{command}` stand for stdout or stderr, the command's process, this machine and
+    /// the program; braces are doubled to stand for themselves. The text comes after the timestamp, if there is one.
+    /// Asks for `transform` where neither --text nor --tee-text says anything.
+    #[arg(long, value_name = "TEXT", env = "NPROXY_PREFIX")]
+    pub prefix: Option<String>,
+
+    /// What raw bytes from 0x80 to 0x9F are: text or control
+    ///
+    /// Letters of another encoding than UTF-8, as a terminal in UTF-8 takes them, or the 8-bit controls of ECMA-48,
+    /// which begin and end escape sequences. For strip-ansi and screen.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        default_value = "text",
+        hide_short_help = true,
+        env = "NPROXY_C1"
+    )]
+    pub c1: C1,
 
     /// Number the lines
     #[arg(long, value_parser = FalseyValueParser::new(), env = "NPROXY_LINE_NUMBERS")]

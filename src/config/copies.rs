@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-use super::text::{Streams, Text};
+use super::text::{Machine, Streams, Text};
 use crate::cli::Cli;
 use crate::error::Error;
 use crate::relay::OnFull;
@@ -60,14 +60,14 @@ pub enum TeeFailure {
 }
 
 impl Tee {
-    pub(super) fn new(cli: &Cli) -> Result<Tee, Error> {
+    pub(super) fn new(cli: &Cli, machine: &Machine) -> Result<Tee, Error> {
         let flags = &cli.copies;
         if flags.tee.len() > MOST_TARGETS {
             return Err(Error::usage("--tee", format!("at most {MOST_TARGETS} targets")));
         }
         Ok(Tee {
             targets: flags.tee.iter().map(|word| Target::new(word)).collect::<Result<_, _>>()?,
-            text: Text::of_copies(cli)?,
+            text: Text::of_copies(cli, machine)?,
             open: if flags.tee_append { TeeOpen::Append } else { TeeOpen::Truncate },
             on_full: flags.tee_full,
             failure: if flags.tee_strict { TeeFailure::Fail } else { TeeFailure::Tell },

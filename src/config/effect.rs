@@ -22,7 +22,7 @@ const NEEDS: [Need; 6] = [
         otherwise: "without --text",
     },
     Need {
-        flags: &["timestamp", "timestamp-mode", "line-numbers"],
+        flags: &["timestamp", "timestamp-mode", "local-time", "prefix", "line-numbers"],
         is_met: |cli| {
             let copies = !cli.copies.tee.is_empty() && is_transform(&cli.copies.tee_text);
             let nowhere = cli.text.text.is_empty() && !is_transform(&cli.copies.tee_text);
@@ -94,7 +94,10 @@ fn is_transform(modes: &[TextMode]) -> bool {
 /// Whether a flag asks for prefixes without naming `transform`.
 fn prefix_flags(cli: &Cli) -> bool {
     let text = &cli.text;
-    text.timestamp.is_some() || text.timestamp_mode.is_some() || text.line_numbers
+    text.timestamp.is_some()
+        || text.timestamp_mode.is_some()
+        || text.prefix.is_some()
+        || text.line_numbers
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub use copies::{Target, Tee, TeeFailure, TeeOpen};
 pub use memory::{Banner, Memory};
 pub use node::NodePreload;
 pub use observe::{ControlMode, Observe, Stats, StatusRequest};
-pub use text::{Escapes, Streams, Text};
+pub use text::{Escapes, Machine, SinkIs, Streams, Text};
 
 /// Everything that a run has to know, in one part for each who needs it.
 #[derive(Debug)]
@@ -144,10 +144,10 @@ impl Config {
     ///
     /// # Errors
     /// One line for what cannot be.
-    pub fn new(cli: Cli, stdin_is: StdinIs) -> Result<Config, Error> {
+    pub fn new(cli: Cli, stdin_is: StdinIs, machine: &Machine) -> Result<Config, Error> {
         let output = Output {
-            text: Text::of_streams(&cli)?,
-            tee: Tee::new(&cli)?,
+            text: Text::of_streams(&cli, machine)?,
+            tee: Tee::new(&cli, machine)?,
             limit_rate: cli.engine.limit_rate,
         };
         let transfer = Transfer {

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::process::fds;
 use crate::relay::{Endpoint, Feed, Kind, OnFull, Role, Route, Stream, TextWork};
 use crate::text::newline::Newlines;
-use crate::text::strip::CursorVisibility;
+use crate::text::screen::ScreenSize;
 
 /// What the streams are copied into.
 #[derive(Debug, Default)]
@@ -48,11 +48,8 @@ impl Copies {
                 copies.to_empty.push(sink.fd().as_fd().try_clone_to_owned().map_err(tried)?);
                 sink = sink.with_own_position();
             }
-            let cursor = match sink.kind() {
-                Kind::Terminal => CursorVisibility::Kept,
-                _ => CursorVisibility::Removed,
-            };
-            let text = tee.text.modes(cursor).map(|modes| TextWork { modes, started });
+            let modes = tee.text.modes(sink.kind().into(), tee.text.streams.first());
+            let text = modes.map(|modes| TextWork { modes, started });
             let (reader, writer) = fds::new_pipe(&name)?;
             let end = |fd| Endpoint::new(fd).map_err(|errno| tried(errno.into()));
             let pipe = end(writer)?;
@@ -78,6 +75,13 @@ impl Copies {
         let routes = self.routes.iter_mut().filter(|copy| copy.sink.kind() != Kind::Terminal);
         for work in routes.filter_map(|copy| copy.text.as_mut()) {
             work.modes.newlines = newlines;
+        }
+    }
+
+    /// Says for what size of a terminal the child writes.
+    pub(crate) fn set_screen(&mut self, screen: ScreenSize) {
+        for work in self.routes.iter_mut().filter_map(|copy| copy.text.as_mut()) {
+            work.modes = work.modes.clone().on_screen(screen);
         }
     }
 

@@ -242,6 +242,12 @@ impl Relay {
         }
         let silent = result == TransferResult::Cancelled && self.is_empty();
         if silent {
+            if let Path::Buffered(path) = &mut self.path
+                && path.give_up(&self.link)
+            {
+                self.state = State::Open;
+                return Ok(());
+            }
             return self.end(End::Abandoned, ring);
         }
         self.state = State::Open;
@@ -257,6 +263,13 @@ impl Relay {
             _ => return None,
         };
         idle.into_iter().chain(self.paced_until).chain(self.admission.reopens(now)).min()
+    }
+
+    /// Says which process the stream comes from, before its first byte: text modes may show it.
+    pub fn set_pid(&mut self, pid: u32) {
+        if let Path::Buffered(path) = &mut self.path {
+            path.set_pid(pid);
+        }
     }
 
     /// Sets how much may be taken from the source. What is in flight is not called back.
@@ -292,7 +305,8 @@ impl Relay {
 
     /// Whether no byte is on its way.
     fn holds_nothing(&self) -> bool {
-        self.held() == 0 && !self.link.source.as_ref().is_some_and(Endpoint::has_input)
+        let text = matches!(&self.path, Path::Buffered(path) if path.holds_text());
+        !text && self.held() == 0 && !self.link.source.as_ref().is_some_and(Endpoint::has_input)
     }
 
     fn is_empty(&self) -> bool {

@@ -120,6 +120,7 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     let plan = plan::for_child(wrap, &config.output, terminal, &copies.feeds, started)?;
     plan::refuse_copy_onto_source(&plan.routes, &copies.routes)?;
     copies.set_newlines(plan.newlines);
+    copies.set_screen(plan.screen);
     let mut memory = MemoryWatch::new(&config.memory, wrap, config.verbosity)?;
     let confinement = memory.confinement()?;
     let signals = Signals::take()?;
@@ -210,6 +211,8 @@ impl<'c> Session<'c> {
     /// The run has begun.
     fn begin(&mut self) {
         let child = self.command.as_ref().map(|command| command.child.pid());
+        let pid = child.unwrap_or_else(std::process::id);
+        self.relays.iter_mut().for_each(|relay| relay.set_pid(pid));
         let (screen, total) = (self.relays.screen(), self.relays.size_of_input());
         self.reports.begin(child, self.ring.engine().name(), screen, total);
     }

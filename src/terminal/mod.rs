@@ -22,6 +22,7 @@ use crate::process::spawn::Placement;
 use crate::process::startup;
 use crate::relay::{Endpoint, Kind, Reading};
 use crate::text::newline::Newlines;
+use crate::text::screen::ScreenSize;
 use pty::{BackgroundOutput, Echo, Processing, Settings};
 use screen::{Screen, Size, WhileRaw};
 
@@ -82,6 +83,13 @@ pub(crate) struct Opened {
     side: Option<OwnedFd>,
     /// What a second pty starts with.
     settings: Settings,
+}
+
+impl Terminal {
+    /// The size of the child's side, as a filter has to know it.
+    pub(crate) fn screen_size(&self) -> ScreenSize {
+        self.size.as_screen()
+    }
 }
 
 impl Opened {

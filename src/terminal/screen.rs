@@ -22,6 +22,7 @@ use nix::sys::termios::{
 use nix::unistd::{getpgrp, tcgetpgrp};
 
 use crate::relay::Endpoint;
+use crate::text::screen::ScreenSize;
 
 /// Rows, columns, and pixels of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,16 @@ impl Size {
     /// What a program assumes that knows nothing of its terminal.
     pub(crate) const DEFAULT: Size =
         Size(libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 });
+
+    /// As a filter has to know it; a side that is 0 is not known.
+    pub(crate) fn as_screen(self) -> ScreenSize {
+        let default = ScreenSize::default();
+        let known = |side, otherwise| if side == 0 { otherwise } else { side };
+        ScreenSize {
+            rows: known(self.0.ws_row, default.rows),
+            columns: known(self.0.ws_col, default.columns),
+        }
+    }
 
     /// How many columns it has.
     pub(crate) fn columns(self) -> u16 {

@@ -55,6 +55,24 @@ pub struct Modes {
     pub transform: Option<Prefix>,
 }
 
+impl Modes {
+    /// The same for a program whose terminal has this size.
+    pub fn on_screen(mut self, of: ScreenSize) -> Modes {
+        if let Escapes::Screen { size, .. } = &mut self.escapes {
+            *size = of;
+        }
+        self
+    }
+
+    /// What comes nearest without a last call when the stream has ended: escape sequences are removed, not obeyed.
+    pub fn without_screen(mut self) -> Modes {
+        if let Escapes::Screen { c1, .. } = self.escapes {
+            self.escapes = Escapes::Strip { cursor: CursorVisibility::Removed, c1 };
+        }
+        self
+    }
+}
+
 /// What becomes of escape sequences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Escapes {
@@ -134,6 +152,27 @@ impl Filter {
                 rest: Box::new(rest),
                 between: Box::new([0; BETWEEN]),
             }),
+        }
+    }
+
+    /// Whether some of the stream is held here.
+    pub fn holds_text(&self) -> bool {
+        match &self.0 {
+            Work::Screen { screen, .. } => screen.holds_text(),
+            Work::FromTerminal { rest, .. } => rest.holds_text(),
+            Work::Pass | Work::Strip(_) | Work::Transform(_) | Work::Both { .. } => false,
+        }
+    }
+
+    /// Says which process the lines come from, for labels that show it. Before the first byte.
+    pub fn set_pid(&mut self, pid: u32) {
+        match &mut self.0 {
+            Work::Pass | Work::Strip(_) => {}
+            Work::Transform(transform) | Work::Both { transform, .. } => transform.set_pid(pid),
+            Work::Screen { transform, .. } => {
+                transform.iter_mut().for_each(|transform| transform.set_pid(pid));
+            }
+            Work::FromTerminal { rest, .. } => rest.set_pid(pid),
         }
     }
 

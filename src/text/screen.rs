@@ -161,6 +161,11 @@ impl Screen {
         self.is_between() && self.grid.is_empty() && self.grid.is_drained()
     }
 
+    /// Whether there is text that has not been taken.
+    pub(super) fn holds_text(&self) -> bool {
+        self.character.length > 0 || !self.grid.is_empty() || !self.grid.is_drained()
+    }
+
     /// Bytes have passed that were not seen here.
     pub(super) fn rejoin(&mut self) {
         self.automaton.rejoin();

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::text::transform::{LineNumbers, StampMode};
+use crate::text::transform::{LineNumbers, StampMode, Zone};
 
 fn modes(strip: bool, transform: bool) -> Modes {
     Modes {
@@ -12,8 +12,9 @@ fn modes(strip: bool, transform: bool) -> Modes {
             true => Escapes::Strip { cursor: CursorVisibility::Kept, c1: C1::Control },
             false => Escapes::Pass,
         },
-        transform: transform
-            .then(|| Prefix::new(StampMode::Elapsed, Some("%S> "), LineNumbers::On).unwrap()),
+        transform: transform.then(|| {
+            Prefix::new(StampMode::Elapsed, Some("%S> "), Zone::default(), LineNumbers::On).unwrap()
+        }),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Puts a prefix (a timestamp, a line number) before the first byte of each line.
+//! Puts a prefix (a timestamp, a label, a line number) before the first byte of each line.
 //!
 //! Invariants:
 //! * No line is held. What has arrived of a line goes out at once, a prompt without a newline included,
@@ -9,6 +9,7 @@
 //! * Where the chunks are cut and how large the output is changes nothing in what comes out. A prefix that
 //!   does not fit is resumed.
 
+mod label;
 mod number;
 mod stamp;
 #[cfg(test)]
@@ -17,9 +18,11 @@ mod tests;
 use memchr::memchr;
 
 use super::{Arrival, Progress};
+use label::Field;
+pub use label::{Label, LabelError};
 use number::Number;
 use stamp::Stamp;
-pub use stamp::{FormatError, StampMode};
+pub use stamp::{FormatError, StampMode, Zone};
 
 /// Whether lines are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,23 +38,48 @@ pub enum LineNumbers {
 #[derive(Clone, Debug)]
 pub struct Prefix {
     stamp: Stamp,
+    label: Label,
     numbers: LineNumbers,
 }
 
 impl Prefix {
-    /// `format` is strftime's as `jiff` reads it (`%3f` is milliseconds, `%6f` microseconds), in UTC. An
-    /// empty one means no timestamp, `None` the default of `mode`. An elapsed time or a delta is formatted
-    /// as that much time after midnight, so `%H` starts again after a day (`%s` does not).
+    /// `format` is strftime's as `jiff` reads it (`%3f` is milliseconds, `%6f` microseconds) with `%c`, `%x`, `%X` and
+    /// `%r` as in the C locale, and with ts(1)'s `%.S`, `%.s` and `%.T`, which have microseconds. An empty one means no
+    /// timestamp, `None` the default of `mode`. An elapsed time or a delta is formatted as that much time after midnight;
+    /// from 24 hours on the first conversion that shows the hour has the days in front (`1d 02:03:04`).
     ///
     /// # Errors
     /// If `format` has a conversion that does not exist.
     pub fn new(
         mode: StampMode,
         format: Option<&str>,
+        zone: Zone,
         numbers: LineNumbers,
     ) -> Result<Self, FormatError> {
-        let stamp = Stamp::new(mode, format.unwrap_or(mode.default_format()))?;
-        Ok(Prefix { stamp, numbers })
+        let default = || mode.default_format(&zone);
+        let stamp = Stamp::new(mode, format.unwrap_or_else(default), zone.clone())?;
+        Ok(Prefix { stamp, label: Label::default(), numbers })
+    }
+
+    /// With a label after the timestamp.
+    pub fn with_label(self, label: Label) -> Self {
+        Prefix { label, ..self }
+    }
+
+    /// Says on which machine the lines are made, and by which program: the label may show it.
+    pub fn set_origin(&mut self, host: &str, command: &str) {
+        self.label.set(Field::Host, host);
+        self.label.set(Field::Command, command);
+    }
+
+    /// Says of which stream the lines are.
+    pub fn set_stream(&mut self, stream: &str) {
+        self.label.set(Field::Stream, stream);
+    }
+
+    /// Whether the label shows of which stream a line is.
+    pub fn has_stream(&self) -> bool {
+        self.label.has_stream()
     }
 }
 
@@ -71,10 +99,11 @@ enum Place {
 pub(super) struct Transform {
     place: Place,
     stamp: Stamp,
+    label: Label,
     number: Option<Number>,
-    /// The prefix of the current line: the stamp, then the number.
+    /// The prefix of the current line: the stamp, the label, then the number.
     prefix: Vec<u8>,
-    /// Bytes of `prefix` that are the stamp.
+    /// Bytes of `prefix` that are the stamp and the label.
     stamped: usize,
 }
 
@@ -83,6 +112,7 @@ impl Transform {
         Transform {
             place: Place::Start,
             stamp: prefix.stamp.clone(),
+            label: prefix.label.clone(),
             number: match prefix.numbers {
                 LineNumbers::Off => None,
                 LineNumbers::On => Some(Number::default()),
@@ -90,6 +120,11 @@ impl Transform {
             prefix: Vec::new(),
             stamped: 0,
         }
+    }
+
+    /// Says which process the lines come from. Before the first line.
+    pub(super) fn set_pid(&mut self, pid: u32) {
+        self.label.set(Field::Pid, &pid.to_string());
     }
 
     /// Before a line.
@@ -148,7 +183,8 @@ impl Transform {
         if let Some(stamp) = self.stamp.next_line(arrival) {
             self.prefix.clear();
             self.prefix.extend_from_slice(stamp);
-            self.stamped = stamp.len();
+            self.label.write_to(&mut self.prefix);
+            self.stamped = self.prefix.len();
         }
         if let Some(number) = &mut self.number {
             self.prefix.truncate(self.stamped);

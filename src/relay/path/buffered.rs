@@ -11,7 +11,6 @@ use std::time::{Instant, SystemTime};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
-use crate::error::Error;
 use crate::relay::endpoint::{Endpoint, Kind};
 use crate::relay::flow::TextSwitch;
 use crate::relay::link::{Link, Reads, Step};
@@ -38,8 +37,8 @@ pub(in crate::relay) struct Buffered {
     /// The bytes of `output` that have not been written.
     pending: Range<usize>,
     source_ended: bool,
-    /// Why the source has ended, if it failed.
-    source_failure: Option<Error>,
+    /// How the relay ends, if not because the source has ended.
+    end: Option<End>,
     /// The most that one write may carry: a socket that keeps records apart takes only so much at a time.
     largest_write: usize,
     /// The last byte delivered: where the end of input is a character, it matters whether a line is open.
@@ -102,7 +101,7 @@ impl Buffered {
             output: None,
             pending: 0..0,
             source_ended: false,
-            source_failure: None,
+            end: None,
             largest_write: BUFFER,
             last: None,
             ending: false,
@@ -286,7 +285,7 @@ impl Buffered {
     fn read_failed(&mut self, errno: Errno, link: &mut Link) -> Step {
         self.source_ended = true;
         self.completing_line = false;
-        self.source_failure = Some(link.read_error(errno));
+        self.end = Some(End::Failed(link.read_error(errno)));
         self.end_if_drained(link)
     }
 
@@ -329,6 +328,13 @@ impl Buffered {
         if !self.source_ended || self.held() > 0 {
             return Step::Continue;
         }
+        if let (Some(text), Some(output)) = (&mut self.text, &mut self.output) {
+            let done = text.filter.finish(output.bytes_mut(), text.arrival);
+            self.pending = 0..done.produced;
+            if done.produced > 0 {
+                return Step::Continue;
+            }
+        }
         // Pipes and files are ended by closing them; a terminal stays, and is told by a character.
         if let (Some(sink), Some(output)) = (&link.sink, &mut self.output)
             && sink.kind() == Kind::Leader
@@ -342,7 +348,29 @@ impl Buffered {
                 return Step::Continue;
             }
         }
-        Step::End(self.source_failure.take().map_or(End::Delivered, End::Failed))
+        Step::End(self.end.take().unwrap_or(End::Delivered))
+    }
+
+    /// The source is being left: lets out what text modes hold, and ends when that is written. False if they hold nothing.
+    pub(in crate::relay) fn give_up(&mut self, link: &Link) -> bool {
+        if !self.holds_text() {
+            return false;
+        }
+        self.source_ended = true;
+        self.end = Some(End::Abandoned);
+        matches!(self.end_if_drained(link), Step::Continue)
+    }
+
+    /// Whether text modes hold some of the stream.
+    pub(in crate::relay) fn holds_text(&self) -> bool {
+        self.text.as_ref().is_some_and(|text| text.filter.holds_text())
+    }
+
+    /// Says which process the lines come from.
+    pub(in crate::relay) fn set_pid(&mut self, pid: u32) {
+        if let Some(text) = &mut self.text {
+            text.filter.set_pid(pid);
+        }
     }
 
     /// Lines that have ended under text modes; `None` without any.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{STRETCH, Screen, ScreenSize, reference};
 use crate::text::automaton::C1;
-use crate::text::transform::{LineNumbers, Prefix, StampMode};
+use crate::text::transform::{LineNumbers, Prefix, StampMode, Zone};
 use crate::text::{Arrival, Escapes, Filter, Modes};
 
 fn size(rows: u16) -> ScreenSize {
@@ -209,7 +209,8 @@ fn a_long_line_goes_out_whole() {
 
 #[test]
 fn prefixes_are_for_the_lines_that_are_left() {
-    let transform = Prefix::new(StampMode::Elapsed, Some("%S> "), LineNumbers::On).unwrap();
+    let transform =
+        Prefix::new(StampMode::Elapsed, Some("%S> "), Zone::default(), LineNumbers::On).unwrap();
     let escapes = Escapes::Screen { size: size(3), c1: C1::Text };
     let modes = Modes { escapes, transform: Some(transform), ..Modes::default() };
     for room in [1, 7, 1000] {

@@ -14,7 +14,7 @@ fn at(milliseconds: u64) -> Arrival {
 }
 
 fn transform(mode: StampMode, format: &str, numbers: LineNumbers) -> Transform {
-    Transform::new(&Prefix::new(mode, Some(format), numbers).unwrap())
+    Transform::new(&Prefix::new(mode, Some(format), Zone::default(), numbers).unwrap())
 }
 
 /// Filters chunks, each with its time in milliseconds, through outputs of `room` bytes at most.
@@ -35,7 +35,7 @@ fn run(mut transform: Transform, chunks: &[(u64, &[u8])], room: usize) -> String
 
 #[test]
 fn the_default_is_utc_with_milliseconds() {
-    let prefix = Prefix::new(StampMode::Wall, None, LineNumbers::Off).unwrap();
+    let prefix = Prefix::new(StampMode::Wall, None, Zone::default(), LineNumbers::Off).unwrap();
     let text = run(Transform::new(&prefix), &[(7, b"a\nb\n"), (1008, b"c")], 99);
     assert_eq!(
         text,
@@ -46,12 +46,12 @@ fn the_default_is_utc_with_milliseconds() {
 #[test]
 fn elapsed_counts_from_the_start_and_delta_from_the_line_before() {
     let chunks: &[(u64, &[u8])] = &[(250, b"a\nb\n"), (1500, b"c\n"), (90_000, b"d\n")];
-    let elapsed = Prefix::new(StampMode::Elapsed, None, LineNumbers::Off).unwrap();
+    let elapsed = Prefix::new(StampMode::Elapsed, None, Zone::default(), LineNumbers::Off).unwrap();
     assert_eq!(
         run(Transform::new(&elapsed), chunks, 99),
         "[00:00:00.250] a\n[00:00:00.250] b\n[00:00:01.500] c\n[00:01:30.000] d\n"
     );
-    let delta = Prefix::new(StampMode::Delta, None, LineNumbers::Off).unwrap();
+    let delta = Prefix::new(StampMode::Delta, None, Zone::default(), LineNumbers::Off).unwrap();
     assert_eq!(
         run(Transform::new(&delta), chunks, 99),
         "[00:00:00.250] a\n[00:00:00.000] b\n[00:00:01.250] c\n[00:01:28.500] d\n"
@@ -128,10 +128,75 @@ fn microseconds_and_seconds_are_told_apart() {
 }
 
 #[test]
+fn days_come_in_front_of_the_hour() {
+    let hour = 3_600_000;
+    let times: &[(u64, &[u8])] =
+        &[(hour, b"a\n"), (24 * hour, b"b\n"), (50 * hour + 61_002, b"c\n")];
+    let show = |mode, format: Option<&str>| {
+        let prefix = Prefix::new(mode, format, Zone::default(), LineNumbers::Off).unwrap();
+        run(Transform::new(&prefix), times, 99)
+    };
+    assert_eq!(
+        show(StampMode::Elapsed, None),
+        "[01:00:00.000] a\n[1d 00:00:00.000] b\n[2d 02:01:01.002] c\n"
+    );
+    assert_eq!(show(StampMode::Delta, Some("%T ")), "01:00:00 a\n23:00:00 b\n1d 02:01:01 c\n");
+    assert_eq!(
+        show(StampMode::Elapsed, Some("%%H %M:%H|")),
+        "%H 00:01|a\n%H 00:1d 00|b\n%H 01:2d 02|c\n"
+    );
+    assert_eq!(show(StampMode::Elapsed, Some("%s ")), "3600 a\n86400 b\n180061 c\n");
+    assert_eq!(show(StampMode::Wall, Some("%H ")), "23 a\n22 b\n00 c\n");
+}
+
+#[test]
+fn conversions_as_in_the_c_locale_and_as_ts_has_them() {
+    let show = |format: &str| {
+        let prefix = Prefix::new(StampMode::Wall, Some(format), Zone::default(), LineNumbers::Off);
+        run(Transform::new(&prefix.unwrap()), &[(7, b"a")], 99)
+    };
+    assert_eq!(show("%c|"), "Tue Nov 14 22:13:20 2023|a");
+    assert_eq!(show("%x %X %r|"), "11/14/23 22:13:20 10:13:20 PM|a");
+    assert_eq!(show("%.S %.s %.T|"), "20.007000 1700000000.007000 22:13:20.007000|a");
+    assert_eq!(show("%%.S %b %d|"), "%.S Nov 14|a");
+}
+
+#[test]
+fn the_local_zone_says_so() {
+    let zone = jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+    let prefix = Prefix::new(StampMode::Wall, None, zone.clone().into(), LineNumbers::Off).unwrap();
+    let summer = 210 * 86_400_000;
+    assert_eq!(
+        run(Transform::new(&prefix), &[(7, b"a\n"), (summer, b"b\n")], 99),
+        "[2023-11-14T23:13:20.007+01:00] a\n[2024-06-12T00:13:20.000+02:00] b\n"
+    );
+    // Elapsed times are in none.
+    let elapsed = Prefix::new(StampMode::Elapsed, None, zone.into(), LineNumbers::Off).unwrap();
+    assert_eq!(run(Transform::new(&elapsed), &[(7, b"a\n")], 99), "[00:00:00.007] a\n");
+}
+
+#[test]
+fn a_label_follows_the_stamp() {
+    let label = Label::parse("{command}[{pid}] {stream}: ").unwrap();
+    let mut prefix = Prefix::new(StampMode::Wall, Some("%S "), Zone::default(), LineNumbers::On)
+        .unwrap()
+        .with_label(label);
+    prefix.set_origin("example", "make");
+    prefix.set_stream("stderr");
+    let mut transform = Transform::new(&prefix);
+    transform.set_pid(7);
+    assert_eq!(
+        run(transform, &[(7, b"a\nb\n"), (1008, b"c")], 5),
+        "20 make[7] stderr:      1\ta\n20 make[7] stderr:      2\tb\n21 make[7] stderr:      3\tc"
+    );
+}
+
+#[test]
 fn a_bad_format_is_refused_in_one_line() {
     for format in ["%!", "%", "%3", "abc %", "%3f %é"] {
-        let error =
-            Prefix::new(StampMode::Wall, Some(format), LineNumbers::Off).unwrap_err().to_string();
+        let error = Prefix::new(StampMode::Wall, Some(format), Zone::default(), LineNumbers::Off)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("timestamp format ") && !error.contains('\n'), "{error}");
     }
 }
