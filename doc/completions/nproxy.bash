@@ -23,7 +23,7 @@ _nproxy() {
 
     case "${cmd}" in
         nproxy)
-            opts="-q -v -h -V --tee --tee-append --tee-text --tee-streams --tee-full --tee-strict --text --text-streams --timestamp --timestamp-mode --line-numbers --pty --stdin --linger --idle-timeout --heartbeat --signal-exit --group --memory-max --memory-high --rlimit --monitor --attention --pressure --critical --emergency --tick --gate --degrade --memlog --banner --node --node-max-old --stats --stats-file --progress --size --status --status-format --events --crash-dump --observe --no-control --engine --limit-rate --pipe-size --coalesce --quiet --verbose --debug --completions --help --version"
+            opts="-q -v -h -V --tee --tee-append --tee-text --tee-streams --tee-full --tee-strict --text --text-streams --timestamp --timestamp-mode --local-time --prefix --c1 --line-numbers --pty --stdin --linger --signal-exit --group --memory-max --memory-high --rlimit --monitor --attention --pressure --critical --emergency --tick --gate --degrade --memlog --banner --node --node-max-old --stats --stats-file --progress --size --status --status-format --events --crash-dump --observe --no-control --engine --pipe-size --coalesce --quiet --verbose --debug --completions --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -34,7 +34,7 @@ _nproxy() {
                     return 0
                     ;;
                 --tee-text)
-                    COMPREPLY=($(compgen -W "passthrough strip-ansi transform" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "passthrough strip-ansi screen transform" -- "${cur}"))
                     return 0
                     ;;
                 --tee-streams)
@@ -46,7 +46,7 @@ _nproxy() {
                     return 0
                     ;;
                 --text)
-                    COMPREPLY=($(compgen -W "passthrough strip-ansi transform" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "passthrough strip-ansi screen transform" -- "${cur}"))
                     return 0
                     ;;
                 --text-streams)
@@ -61,6 +61,14 @@ _nproxy() {
                     COMPREPLY=($(compgen -W "wall elapsed delta" -- "${cur}"))
                     return 0
                     ;;
+                --prefix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --c1)
+                    COMPREPLY=($(compgen -W "text control" -- "${cur}"))
+                    return 0
+                    ;;
                 --pty)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0
@@ -70,14 +78,6 @@ _nproxy() {
                     return 0
                     ;;
                 --linger)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --idle-timeout)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --heartbeat)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -175,10 +175,6 @@ _nproxy() {
                     ;;
                 --engine)
                     COMPREPLY=($(compgen -W "auto uring epoll" -- "${cur}"))
-                    return 0
-                    ;;
-                --limit-rate)
-                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --pipe-size)

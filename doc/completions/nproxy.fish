@@ -1,20 +1,25 @@
 complete -c nproxy -l tee -d 'Copy the output to a file, FIFO or socket; repeatable' -r
 complete -c nproxy -l tee-text -d 'Edit the text of the copies: the modes of --text' -r -f -a "passthrough\t'Nothing; goes with no other mode (`off` means the same)'
 strip-ansi\t'Escape sequences (colours, cursor movements, titles) are removed'
+screen\t'Lines are what the screen showed at last: progress that redraws itself leaves how it ended'
 transform\t'Each line gets a prefix, by default a timestamp'"
 complete -c nproxy -l tee-streams -d 'Which streams are copied' -r -f -a "stdout\t'The command\'s stdout, or the stream of a filter'
 stderr\t'The command\'s stderr'"
 complete -c nproxy -l tee-full -d 'If a copy is too slow: block (wait) or drop bytes' -r -f -a "block\t'Everything waits for the copy, and so does the command'
 drop\t'The copy loses bytes; the gap is marked in it and counted'"
-complete -c nproxy -l text -d 'Edit the output: strip-ansi, transform, or both' -r -f -a "passthrough\t'Nothing; goes with no other mode (`off` means the same)'
+complete -c nproxy -l text -d 'Edit the output: strip-ansi, screen, transform' -r -f -a "passthrough\t'Nothing; goes with no other mode (`off` means the same)'
 strip-ansi\t'Escape sequences (colours, cursor movements, titles) are removed'
+screen\t'Lines are what the screen showed at last: progress that redraws itself leaves how it ended'
 transform\t'Each line gets a prefix, by default a timestamp'"
 complete -c nproxy -l text-streams -d 'Which streams --text edits' -r -f -a "stdout\t'The command\'s stdout, or the stream of a filter'
 stderr\t'The command\'s stderr'"
 complete -c nproxy -l timestamp -d 'Format of the timestamps, as in strftime(3)' -r
-complete -c nproxy -l timestamp-mode -d 'What the timestamps show: wall, elapsed or delta' -r -f -a "wall\t'The time of day, in UTC'
+complete -c nproxy -l timestamp-mode -d 'What the timestamps show: wall, elapsed or delta' -r -f -a "wall\t'The time of day, in UTC or, with --local-time, in the local zone'
 elapsed\t'The time since the start'
 delta\t'The time since the line before'"
+complete -c nproxy -l prefix -d 'Put a text in front of each line, such as `{stream}: `' -r
+complete -c nproxy -l c1 -d 'What raw bytes from 0x80 to 0x9F are: text or control' -r -f -a "text\t'Text of another encoding'
+control\t'Controls in one byte, where UTF-8 does not account for them'"
 complete -c nproxy -l pty -d 'Give the command a terminal: auto, always or never' -r -f -a "auto\t'If stdout is a terminal, for those of the command\'s streams that are that terminal'
 always\t'In any case, so that programs flush each line and keep their colours'
 never\t'The command gets pipes'"
@@ -74,6 +79,7 @@ powershell\t''
 zsh\t''"
 complete -c nproxy -l tee-append -d 'Append to the files instead of emptying them'
 complete -c nproxy -l tee-strict -d 'Exit with 125 if a copy is not complete'
+complete -c nproxy -l local-time -d 'Timestamps in the local time zone instead of UTC'
 complete -c nproxy -l line-numbers -d 'Number the lines'
 complete -c nproxy -l group -d 'Run the command in a process group of its own and forward signals to the whole group'
 complete -c nproxy -l banner -d 'Print on stderr at the start what is run and watched'

@@ -22,6 +22,8 @@ mod failures;
 mod text;
 // Silence that is noticed, and a limit on the rate.
 mod silence;
+// Lines as the screen showed them at last, and where lines say they come from.
+mod screen;
 // Real programs' colours, at a terminal and in a file.
 mod colours;
 // Legs: every kind of target, clean logs, shared logs, and what a reader of the log sees while the command runs.
