@@ -131,6 +131,24 @@ pub(crate) fn build_log(size: usize) -> Vec<u8> {
     })
 }
 
+/// What cargo writes to a terminal: a line for each crate, and a bar that is drawn twice meanwhile.
+pub(crate) fn redrawn(size: usize) -> Vec<u8> {
+    let mut done = 0;
+    corpus(size, |random, text| {
+        done += 1;
+        let name = random.choose(CRATES);
+        let version = format!("v{}.{}.{}", random.below(3), random.below(90), random.below(20));
+        *text += &format!("\x1b[K\x1b[1m\x1b[92m   Compiling\x1b[0m {name} {version}\r\n");
+        for _ in 0..2 {
+            let (bar, left) = ("=".repeat(done % 20), " ".repeat(20 - done % 20));
+            let (first, second) = (random.choose(CRATES), random.choose(CRATES));
+            *text += &format!(
+                "\x1b[1m\x1b[96m    Building\x1b[0m [{bar}>{left}] {done}/400: {first}, {second}(build)\x1b[K\r"
+            );
+        }
+    })
+}
+
 /// Lines of exactly 80 bytes, the newline included.
 pub(crate) fn lines(size: usize) -> Vec<u8> {
     corpus(size, |random, text| {

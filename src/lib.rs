@@ -43,7 +43,6 @@ use error::{Error, STATUS_FAILED};
 use jiff::tz::TimeZone;
 pub use process::exit::Exit;
 use reports::status_client;
-use text::transform::Zone;
 
 /// Ends this process the way `exit` says.
 pub fn leave(exit: Exit) -> ! {
@@ -89,10 +88,7 @@ pub fn run() -> Exit {
 
 /// What the options want to know of this machine.
 fn machine(cli: &Cli) -> Machine {
-    let zone = match cli.text.local_time {
-        true => TimeZone::system().into(),
-        false => Zone::default(),
-    };
+    let zone = cli.text.local_time.then(TimeZone::system);
     let host = match &cli.text.prefix {
         Some(prefix) if prefix.contains("{host}") => nix::unistd::gethostname().ok(),
         _ => None,

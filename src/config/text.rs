@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use jiff::tz::TimeZone;
+
 use crate::cli::Cli;
 use crate::cli::choices::TextMode;
 use crate::error::Error;
@@ -14,8 +16,8 @@ use crate::text::transform::{Label, LineNumbers, Prefix, Zone};
 /// What is known of the machine that nproxy runs on.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
-    /// The zone of local times, if they are asked for.
-    pub zone: Zone,
+    /// The zone of local times, if they are asked for; else all are in UTC.
+    pub zone: Option<TimeZone>,
     /// Its name, if that is to be shown.
     pub host: String,
 }
@@ -203,9 +205,10 @@ fn prefix(cli: &Cli, machine: &Machine) -> Result<Prefix, Error> {
         None => None,
     };
     let numbers = if flags.line_numbers { LineNumbers::On } else { LineNumbers::Off };
+    let zone = machine.zone.clone().map_or_else(Zone::default, Zone::from);
     let label = Label::parse(flags.prefix.as_deref().unwrap_or_default())
         .map_err(|error| Error::usage("--prefix", error.to_string()))?;
-    let mut prefix = Prefix::new(mode, format, machine.zone.clone(), numbers)
+    let mut prefix = Prefix::new(mode, format, zone, numbers)
         .map_err(|error| Error::usage("--timestamp", error.to_string()))?
         .with_label(label);
     let program = cli.command.first().map(Path::new).and_then(Path::file_name);

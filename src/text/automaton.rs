@@ -20,27 +20,13 @@
 //!
 //! Every byte is looked at a bounded number of times, whatever the stream.
 
+use super::controls::C1;
+use super::controls::{CAN, CSI, ESC, SUB};
 use super::scan::{self, Bell, LineFeed, Utf8};
 
 /// Bytes of data after which an OSC, DCS, SOS, PM or APC string without an end is given up: 16 MiB.
 /// Inline images (iTerm2, sixel, kitty) come as one string of several MiB.
 pub const STRING_LIMIT: u32 = 16 << 20;
-
-/// What the bytes 0x80..=0x9F are where UTF-8 does not account for them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum C1 {
-    /// Text of another encoding, as a terminal in UTF-8 takes it.
-    #[default]
-    Text,
-    /// The controls of ECMA-48 in one byte, as an 8-bit terminal takes them.
-    Control,
-}
-
-pub(super) const ESC: u8 = 0x1B;
-pub(super) const BEL: u8 = 0x07;
-pub(super) const CAN: u8 = 0x18;
-pub(super) const SUB: u8 = 0x1A;
-pub(super) const CSI: u8 = 0x9B;
 
 /// Hexadecimal digits of a colour of the Linux console: its number, then red, green and blue.
 const PALETTE: u32 = 7;

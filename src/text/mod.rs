@@ -5,6 +5,7 @@
 //! and needs a last call when the stream has ended, [`Filter::finish`].
 
 mod automaton;
+mod controls;
 pub mod newline;
 mod scan;
 pub mod screen;

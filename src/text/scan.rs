@@ -3,7 +3,7 @@
 
 use memchr::memchr;
 
-use super::automaton::{BEL, C1, CAN, ESC, SUB};
+use super::controls::{BEL, C1, CAN, ESC, SUB};
 
 /// Continuation bytes that the UTF-8 sequence in progress may still have (0 to 3).
 ///

@@ -26,7 +26,8 @@ mod tests;
 
 use unicode_width::UnicodeWidthChar;
 
-use super::automaton::{Automaton, C1, State, Taken};
+use super::automaton::{Automaton, State, Taken};
+use super::controls::C1;
 use charset::Charsets;
 use grid::{Grid, Part};
 use line::Width;
@@ -387,11 +388,11 @@ impl Screen {
                 self.grid.carriage_return();
                 self.grid.up(times);
             }
-            b'G' | b'`' => self.grid.to_column(times - 1),
-            b'd' => self.grid.to_row(times - 1),
+            b'G' | b'`' => self.grid.set_column(times - 1),
+            b'd' => self.grid.set_row(times - 1),
             b'H' | b'f' => {
-                self.grid.to_row(times - 1);
-                self.grid.to_column(self.sequence.parameter(1).max(1) - 1);
+                self.grid.set_row(times - 1);
+                self.grid.set_column(self.sequence.parameter(1).max(1) - 1);
             }
             b'I' => (0..times.min(line::COLUMNS)).for_each(|_| self.grid.tab()),
             b's' => self.grid.save(),

@@ -18,8 +18,10 @@ pub(super) mod reference;
 pub(super) mod tests;
 
 use super::Progress;
-use super::automaton::{Automaton, CSI, ESC, State, Taken};
-pub use super::automaton::{C1, STRING_LIMIT};
+pub use super::automaton::STRING_LIMIT;
+use super::automaton::{Automaton, State, Taken};
+pub use super::controls::C1;
+use super::controls::{CSI, ESC};
 
 /// Whether the two sequences that show and hide the cursor are stripped as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

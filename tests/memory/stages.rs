@@ -9,6 +9,7 @@ use crate::proc;
 on_both_engines!(
     transform_goes_off_and_comes_back_at_line_starts,
     strip_goes_off_and_comes_back_with_no_sequence_torn,
+    a_screen_goes_off_and_comes_back_with_no_line_torn,
     text_stays_with_degrade_never,
     nothing_happens_with_monitor_off,
     quiet_is_quiet,
@@ -90,6 +91,28 @@ fn strip_goes_off_and_comes_back_with_no_sequence_torn(engine: Engine) {
         found == stripped
     });
     expect_on_off_on(&finished, &runs(lines));
+}
+
+/// What the screen holds goes out before what passes it, and a copy's screen stays.
+fn a_screen_goes_off_and_comes_back_with_no_line_torn(engine: Engine) {
+    let directory = tempfile::tempdir().expect("directory");
+    let log = directory.path().join("log");
+    let flags = format!("--text=screen --tee-text=screen --tee {}", log.display());
+    let finished = growing(engine, &flags);
+    finished.expect_code(0);
+    expect_rise_and_fall(&finished);
+    let text = finished.stdout.text();
+    let lines = text.lines().enumerate().map(|(number, found)| {
+        let shown = format!("line {number} red");
+        let whole = [shown.clone(), format!("{shown}\x1b[0m"), line(number)];
+        finished.expect(whole.iter().any(|form| form == found), &format!("torn: {found:?}"));
+        found == shown
+    });
+    expect_on_off_on(&finished, &runs(lines));
+    let log = std::fs::read_to_string(log).expect("a log");
+    let clean = log.lines().enumerate().all(|(number, line)| line == format!("line {number} red"));
+    finished.expect(clean, "the log is as asked, at every stage");
+    finished.expect(log.lines().count() == text.lines().count(), "the log is complete");
 }
 
 fn text_stays_with_degrade_never(engine: Engine) {

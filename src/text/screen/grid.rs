@@ -282,16 +282,16 @@ impl Grid {
 
     /// Right, not beyond the terminal's last column.
     pub(super) fn right(&mut self, columns: usize) {
-        self.to_column(self.at.column + columns);
+        self.set_column(self.at.column + columns);
     }
 
     /// To a column, from 0.
-    pub(super) fn to_column(&mut self, column: usize) {
+    pub(super) fn set_column(&mut self, column: usize) {
         self.at.column = column.min(self.columns - 1);
     }
 
     /// To a row, from 0.
-    pub(super) fn to_row(&mut self, row: usize) {
+    pub(super) fn set_row(&mut self, row: usize) {
         self.at.row = row.min(self.rows - 1);
         self.reach();
     }

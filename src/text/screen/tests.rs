@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::{STRETCH, Screen, ScreenSize, reference};
-use crate::text::automaton::C1;
+use crate::text::controls::C1;
 use crate::text::transform::{LineNumbers, Prefix, StampMode, Zone};
 use crate::text::{Arrival, Escapes, Filter, Modes};
 
