@@ -10,8 +10,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use jiff::tz::TimeZone;
+use nproxy::text::screen::ScreenSize;
 use nproxy::text::strip::{C1, CursorVisibility};
-use nproxy::text::transform::{LineNumbers, Prefix, StampMode, Zone};
+use nproxy::text::transform::{Label, LineNumbers, Prefix, StampMode, Zone};
 use nproxy::text::{Arrival, Escapes, Filter, Modes};
 
 /// Bytes of each corpus: more than the second-level cache, so that memory counts as it does in a relay.
@@ -23,6 +25,7 @@ const CHUNK: usize = 64 << 10;
 /// Runs `corpus` through a new filter; each chunk arrives 50 µs after the one before.
 fn run(modes: &Modes, corpus: &[u8], output: &mut [u8]) {
     let mut filter = Filter::new(modes);
+    filter.set_pid(12345);
     let mut elapsed = Duration::ZERO;
     for chunk in corpus.chunks(CHUNK) {
         elapsed += Duration::from_micros(50);
@@ -73,12 +76,34 @@ fn strip(criterion: &mut Criterion) {
     }
 }
 
+fn screen(criterion: &mut Criterion) {
+    let corpora = [
+        ("redrawn", corpora::redrawn(SIZE)),
+        ("build-log", corpora::build_log(SIZE)),
+        ("plain", corpora::plain(SIZE)),
+        ("utf8", corpora::utf8(SIZE)),
+    ];
+    let escapes = Escapes::Screen { size: ScreenSize::default(), c1: C1::Text };
+    let modes = Modes { escapes, ..Modes::default() };
+    let mut output = vec![0; CHUNK];
+    for (name, corpus) in &corpora {
+        let mut group = criterion.benchmark_group(format!("screen/{name}"));
+        group.throughput(Throughput::Bytes(corpus.len() as u64));
+        group.bench_function("nproxy", |bench| {
+            bench.iter(|| run(&modes, black_box(corpus), &mut output))
+        });
+    }
+}
+
 fn transform(criterion: &mut Criterion) {
     let corpus = corpora::lines(SIZE);
     // Room for a chunk with its prefixes, as one call of the relay would have.
     let mut output = vec![0; CHUNK];
     let mut group = criterion.benchmark_group("transform");
     group.throughput(Throughput::Bytes(corpus.len() as u64));
+    let label = || Label::parse("{command}[{pid}] ").expect("a label");
+    let zone = || TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").expect("a zone").into();
+    let local = Prefix::new(StampMode::Wall, None, zone(), LineNumbers::Off).expect("a format");
     let prefix = |mode, numbers| {
         Some(Prefix::new(mode, None, Zone::default(), numbers).expect("a default format"))
     };
@@ -87,6 +112,7 @@ fn transform(criterion: &mut Criterion) {
         ("elapsed", Escapes::Pass, prefix(StampMode::Elapsed, LineNumbers::Off)),
         ("delta", Escapes::Pass, prefix(StampMode::Delta, LineNumbers::Off)),
         ("wall, numbers", Escapes::Pass, prefix(StampMode::Wall, LineNumbers::On)),
+        ("local zone and label", Escapes::Pass, Some(local.with_label(label()))),
         (
             "strip and wall",
             Escapes::Strip { cursor: CursorVisibility::Removed, c1: C1::Text },
@@ -117,6 +143,6 @@ criterion_group! {
         .sample_size(30)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = strip, transform
+    targets = strip, screen, transform
 }
 criterion_main!(benches);
