@@ -23,7 +23,7 @@ _nproxy() {
 
     case "${cmd}" in
         nproxy)
-            opts="-q -v -h -V --tee --tee-append --tee-text --tee-streams --tee-full --tee-strict --text --text-streams --timestamp --timestamp-mode --local-time --prefix --c1 --line-numbers --pty --stdin --linger --signal-exit --group --memory-max --memory-high --rlimit --monitor --attention --pressure --critical --emergency --tick --gate --degrade --memlog --banner --node --node-max-old --stats --stats-file --progress --size --status --status-format --events --crash-dump --observe --no-control --engine --pipe-size --coalesce --quiet --verbose --debug --completions --help --version"
+            opts="-q -v -h -V --tee --tee-append --tee-text --tee-streams --tee-full --tee-strict --text --text-streams --timestamp --timestamp-mode --local-time --prefix --c1 --line-numbers --pty --stdin --linger --idle-timeout --heartbeat --signal-exit --group --memory-max --memory-high --rlimit --monitor --attention --pressure --critical --emergency --tick --gate --degrade --memlog --banner --node --node-max-old --stats --stats-file --progress --size --status --status-format --events --crash-dump --observe --no-control --engine --limit-rate --pipe-size --coalesce --quiet --verbose --debug --completions --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -78,6 +78,14 @@ _nproxy() {
                     return 0
                     ;;
                 --linger)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --idle-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --heartbeat)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -175,6 +183,10 @@ _nproxy() {
                     ;;
                 --engine)
                     COMPREPLY=($(compgen -W "auto uring epoll" -- "${cur}"))
+                    return 0
+                    ;;
+                --limit-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --pipe-size)
