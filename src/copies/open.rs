@@ -16,7 +16,6 @@ use crate::error::Error;
 use crate::process::fds;
 use crate::relay::{Endpoint, Feed, Kind, OnFull, Role, Route, Stream, TextWork};
 use crate::text::newline::Newlines;
-use crate::text::screen::ScreenSize;
 
 /// What the streams are copied into.
 #[derive(Debug, Default)]
@@ -75,13 +74,6 @@ impl Copies {
         let routes = self.routes.iter_mut().filter(|copy| copy.sink.kind() != Kind::Terminal);
         for work in routes.filter_map(|copy| copy.text.as_mut()) {
             work.modes.newlines = newlines;
-        }
-    }
-
-    /// Says for what size of a terminal the child writes.
-    pub(crate) fn set_screen(&mut self, screen: ScreenSize) {
-        for work in self.routes.iter_mut().filter_map(|copy| copy.text.as_mut()) {
-            work.modes = work.modes.clone().on_screen(screen);
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::endpoint::Endpoint;
 use crate::error::Error;
 use crate::text::Modes;
+use crate::text::screen::ScreenSize;
 
 /// Which of the child's streams a relay carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,15 @@ pub struct Route {
     pub rate: Option<u64>,
     /// What else gets a copy. With copies, the source is a pipe and the sink can be spliced into.
     pub copies: Vec<Feed>,
+}
+
+impl Route {
+    /// Says for what size of a terminal the source's bytes are written.
+    pub fn set_screen(&mut self, size: ScreenSize) {
+        if let Some(work) = &mut self.text {
+            work.modes.set_screen(size);
+        }
+    }
 }
 
 /// What a copy that has no room does to the relay.

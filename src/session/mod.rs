@@ -117,10 +117,11 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     let started = Instant::now();
     let mut copies = Copies::open(&config.output.tee, started)?;
     let terminal = Opened::open(wrap, config.verbosity)?;
-    let plan = plan::for_child(wrap, &config.output, terminal, &copies.feeds, started)?;
+    let mut plan = plan::for_child(wrap, &config.output, terminal, &copies.feeds, started)?;
     plan::refuse_copy_onto_source(&plan.routes, &copies.routes)?;
     copies.set_newlines(plan.newlines);
-    copies.set_screen(plan.screen);
+    let screen = plan.terminal.as_ref().map(Opened::screen_size).unwrap_or_default();
+    plan.routes.iter_mut().chain(&mut copies.routes).for_each(|route| route.set_screen(screen));
     let mut memory = MemoryWatch::new(&config.memory, wrap, config.verbosity)?;
     let confinement = memory.confinement()?;
     let signals = Signals::take()?;

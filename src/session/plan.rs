@@ -12,7 +12,6 @@ use crate::process::startup;
 use crate::relay::{Endpoint, Feed, Kind, Relay, Role, Route, Stream, TextWork};
 use crate::terminal::{Keys, Opened};
 use crate::text::newline::Newlines;
-use crate::text::screen::ScreenSize;
 
 /// stdin to stdout.
 ///
@@ -57,8 +56,6 @@ pub(crate) struct Plan {
     pub(crate) terminal: Option<Opened>,
     /// How lines end in what fills the copies.
     pub(crate) newlines: Newlines,
-    /// The size of the child's terminal.
-    pub(crate) screen: ScreenSize,
 }
 
 /// The child's streams, and what has to be relayed.
@@ -99,9 +96,8 @@ pub(crate) fn for_child(
         stdout: child_stdout,
         stderr: child_stderr,
     };
-    let screen = builder.screen();
     let Builder { routes, terminal, newlines, .. } = builder;
-    Ok(Plan { child, routes, terminal, newlines, screen })
+    Ok(Plan { child, routes, terminal, newlines })
 }
 
 /// A plan in the making: one stream after another.
@@ -131,11 +127,6 @@ impl Builder<'_> {
         !apart && !closed && (self.is_same_screen(stderr) || same_file())
     }
 
-    /// The size of the child's terminal.
-    fn screen(&self) -> ScreenSize {
-        self.terminal.as_ref().map(|opened| opened.terminal.screen_size()).unwrap_or_default()
-    }
-
     /// Relays one of the child's output streams.
     fn relay_output(
         &mut self,
@@ -148,7 +139,6 @@ impl Builder<'_> {
             self.newlines = newlines;
         }
         let planner = Planner::new(self.output, stream, self.feeds, self.started);
-        let planner = planner.on_screen(self.screen());
         let name = format!("the child's {}", stream.name());
         self.routes.extend(planner.plan(source, name, sink)?);
         Ok(())
@@ -239,18 +229,12 @@ struct Planner<'c> {
     stream: Stream,
     feeds: &'c [Feed],
     started: Instant,
-    screen: ScreenSize,
 }
 
 impl<'c> Planner<'c> {
     fn new(output: &'c Output, stream: Stream, feeds: &'c [Feed], started: Instant) -> Planner<'c> {
         let feeds = if output.tee.text.streams.include(stream) { feeds } else { &[] };
-        Planner { output, stream, feeds, started, screen: ScreenSize::default() }
-    }
-
-    /// For a child whose terminal has this size.
-    fn on_screen(self, screen: ScreenSize) -> Planner<'c> {
-        Planner { screen, ..self }
+        Planner { output, stream, feeds, started }
     }
 
     /// One relay does everything, if the ends allow it. Otherwise the work is divided: copies are fed
@@ -265,8 +249,7 @@ impl<'c> Planner<'c> {
             true => self.output.text.modes(sink.kind().into(), self.stream),
             false => None,
         };
-        let text = text
-            .map(|modes| TextWork { modes: modes.on_screen(self.screen), started: self.started });
+        let text = text.map(|modes| TextWork { modes, started: self.started });
         let copies = || self.feeds.to_vec();
 
         let mut works = Vec::with_capacity(1);

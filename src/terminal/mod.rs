@@ -85,14 +85,12 @@ pub(crate) struct Opened {
     settings: Settings,
 }
 
-impl Terminal {
+impl Opened {
     /// The size of the child's side, as a filter has to know it.
     pub(crate) fn screen_size(&self) -> ScreenSize {
-        self.size.as_screen()
+        self.terminal.size.as_screen()
     }
-}
 
-impl Opened {
     /// Opens a pty if the run calls for one: `auto` does if our stdout is a terminal.
     ///
     /// # Errors

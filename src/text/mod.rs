@@ -57,12 +57,11 @@ pub struct Modes {
 }
 
 impl Modes {
-    /// The same for a program whose terminal has this size.
-    pub fn on_screen(mut self, of: ScreenSize) -> Modes {
+    /// Says for what size of a terminal the stream is written.
+    pub fn set_screen(&mut self, of: ScreenSize) {
         if let Escapes::Screen { size, .. } = &mut self.escapes {
             *size = of;
         }
-        self
     }
 
     /// What comes nearest without a last call when the stream has ended: escape sequences are removed, not obeyed.

@@ -199,6 +199,7 @@ pub(crate) fn corpus(arguments: Vec<OsString>) -> Outcome {
         Some("utf8") => corpora::utf8,
         Some("build-log") => corpora::build_log,
         Some("lines") => corpora::lines,
+        Some("redrawn") => corpora::redrawn,
         _ => return Err("no such corpus".into()),
     };
     write_all(borrow(1), &make(number(arguments.get(1))? as usize))?;

@@ -38,7 +38,7 @@ streams
   hash BYTES [SEED]                    print what `read` prints for that payload
   repeat BYTES BLOCK                   one BLOCK written again and again: a writer whose bytes cost nothing to make
   discard [BLOCK]                      read stdin to its end and look at nothing
-  corpus NAME BYTES                    text for filters: dense, plain, utf8, build-log or lines
+  corpus NAME BYTES                    text for filters: dense, plain, utf8, build-log, redrawn or lines
   pingpong ROUNDS COMMAND...           64-byte round trips through a relay; print p50 and p99
   tokio-copy                           stdin to stdout by tokio::io::copy_buf, both pipes
   tokio-uring-copy                     stdin to stdout by tokio-uring's read and write
