@@ -14,8 +14,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::ring::scripted::Fate;
 use crate::ring::{Engine, Ring};
-use crate::text::Modes;
-use crate::text::strip::CursorVisibility;
+use crate::text::strip::{C1, CursorVisibility};
+use crate::text::{Escapes, Modes};
 
 /// What a relay runs between.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +114,10 @@ impl Outside {
             feeds.push(Feed { pipe: endpoint(writer), on_full: OnFull::Block });
             copies.push((nonblocking(reader), Vec::new()));
         }
-        let modes = Modes { strip: Some(CursorVisibility::Removed), ..Modes::default() };
+        let modes = Modes {
+            escapes: Escapes::Strip { cursor: CursorVisibility::Removed, c1: C1::Text },
+            ..Modes::default()
+        };
         let route = Route {
             stream: Stream::Stdout,
             role: Role::Only,

@@ -6,6 +6,7 @@
 pub(crate) mod crash;
 mod events;
 pub(crate) mod figures;
+pub(crate) mod memory_notices;
 mod progress;
 mod recorder;
 mod runtime_directory;

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 
 use super::memory_effects::{output, resize, spread};
-use super::memory_notices::{Line, MemoryNotices, Situation};
 use super::nodes::NodeWatch;
 use crate::config::{Banner, Memory, MonitorMode, Verbosity, Wrap};
 use crate::error::Error;
@@ -29,6 +28,7 @@ use crate::process::limits::Confinement;
 use crate::process::node::{self, Preload};
 use crate::relay::Relay;
 use crate::reports::MemoryEnd;
+use crate::reports::memory_notices::{Line, MemoryNotices, Situation};
 use crate::reports::stages::MemorySnapshot;
 use crate::reports::title::Title;
 use crate::ring::{Fd, Op, Operation, Ring, Token};

@@ -9,7 +9,6 @@ mod job_control;
 mod linger;
 mod memory;
 mod memory_effects;
-mod memory_notices;
 mod nodes;
 mod plan;
 mod silence;

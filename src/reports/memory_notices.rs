@@ -16,25 +16,25 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a line is made from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Situation {
-    pub(super) changes: Changes,
-    pub(super) resident: u64,
+pub(crate) struct Situation {
+    pub(crate) changes: Changes,
+    pub(crate) resident: u64,
     /// Where the stage begins that was entered.
-    pub(super) threshold: u64,
-    pub(super) room: Option<Room>,
+    pub(crate) threshold: u64,
+    pub(crate) room: Option<Room>,
 }
 
 /// A line about memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) text: String,
+pub(crate) struct Line {
+    pub(crate) text: String,
     /// For its colour; `None` if it is about the gate alone.
-    pub(super) stage: Option<Stage>,
+    pub(crate) stage: Option<Stage>,
 }
 
 /// Lines that were told and that wait to be.
 #[derive(Debug)]
-pub(super) struct MemoryNotices {
+pub(crate) struct MemoryNotices {
     highest: Stage,
     told: VecDeque<Duration>,
     waiting: Option<Line>,
@@ -43,7 +43,7 @@ pub(super) struct MemoryNotices {
 }
 
 impl MemoryNotices {
-    pub(super) fn new() -> MemoryNotices {
+    pub(crate) fn new() -> MemoryNotices {
         MemoryNotices {
             highest: Stage::Monitoring,
             told: VecDeque::new(),
@@ -53,7 +53,7 @@ impl MemoryNotices {
     }
 
     /// Takes in what has changed, and returns the line to be told now, if any.
-    pub(super) fn changed(&mut self, situation: Situation, at: Duration) -> Option<Line> {
+    pub(crate) fn changed(&mut self, situation: Situation, at: Duration) -> Option<Line> {
         let highest = situation.changes.stage.map_or(self.highest, |stage| stage.to);
         let at_once = highest > self.highest;
         self.highest = self.highest.max(highest);
@@ -65,7 +65,7 @@ impl MemoryNotices {
     }
 
     /// The line that may be told now.
-    pub(super) fn due(&mut self, at: Duration) -> Option<Line> {
+    pub(crate) fn due(&mut self, at: Duration) -> Option<Line> {
         while self.told.front().is_some_and(|told| at.saturating_sub(*told) >= MINUTE) {
             self.told.pop_front();
         }
