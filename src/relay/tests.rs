@@ -304,7 +304,9 @@ impl Trial {
         // What has been cancelled comes back too.
         for _ in 0..1000 {
             let count = self.ring.in_flight().len();
-            (0..count).rev().for_each(|index| drop(self.ring.settle(index, Fate::Runs(u32::MAX))));
+            for index in (0..count).rev() {
+                self.ring.settle(index, Fate::Runs(u32::MAX));
+            }
             while let Some(done) = self.ring.next_completion() {
                 self.relay.complete(done, &mut self.ring).expect("complete");
             }
