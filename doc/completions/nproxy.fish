@@ -17,7 +17,7 @@ complete -c nproxy -l timestamp -d 'Format of the timestamps, as in strftime(3)'
 complete -c nproxy -l timestamp-mode -d 'What the timestamps show: wall, elapsed or delta' -r -f -a "wall\t'The time of day, in UTC or, with --local-time, in the local zone'
 elapsed\t'The time since the start'
 delta\t'The time since the line before'"
-complete -c nproxy -l prefix -d 'Put a text in front of each line, such as `{stream}: `' -r
+complete -c nproxy -l prefix -d 'Put a text such as `{stream}: ` before each line' -r
 complete -c nproxy -l c1 -d 'What raw bytes from 0x80 to 0x9F are: text or control' -r -f -a "text\t'Text of another encoding'
 control\t'Controls in one byte, where UTF-8 does not account for them'"
 complete -c nproxy -l pty -d 'Give the command a terminal: auto, always or never' -r -f -a "auto\t'If stdout is a terminal, for those of the command\'s streams that are that terminal'

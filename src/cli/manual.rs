@@ -70,7 +70,7 @@ pub const VARIABLES: [(&str, &str); 5] = [
 
 /// Variables that are meant for one run: the command does not inherit them. An nproxy that it starts would empty the
 /// same log, stamp every line a second time or print figures that nobody asked it for.
-pub const OF_ONE_RUN: [&str; 26] = [
+pub const OF_ONE_RUN: [&str; 27] = [
     "NPROXY_BANNER",
     "NPROXY_EVENTS",
     "NPROXY_GROUP",
@@ -81,6 +81,7 @@ pub const OF_ONE_RUN: [&str; 26] = [
     "NPROXY_MEMORY_HIGH",
     "NPROXY_MEMORY_MAX",
     "NPROXY_NODE",
+    "NPROXY_PREFIX",
     "NPROXY_PROGRESS",
     "NPROXY_RLIMIT",
     "NPROXY_SIZE",
@@ -100,8 +101,9 @@ pub const OF_ONE_RUN: [&str; 26] = [
 ];
 
 /// Variables that say how somebody likes nproxy to work: the command inherits them as it does all others.
-pub const HABITS: [&str; 21] = [
+pub const HABITS: [&str; 23] = [
     "NPROXY_ATTENTION_MB",
+    "NPROXY_C1",
     "NPROXY_COALESCE",
     "NPROXY_CRASH_DIR",
     "NPROXY_CRITICAL_MB",
@@ -111,6 +113,7 @@ pub const HABITS: [&str; 21] = [
     "NPROXY_ENGINE",
     "NPROXY_GATE",
     "NPROXY_LINGER",
+    "NPROXY_LOCAL_TIME",
     "NPROXY_MEMLOG",
     "NPROXY_MONITOR",
     "NPROXY_NO_CONTROL",

@@ -68,7 +68,7 @@ pub struct TextFlags {
     )]
     pub local_time: bool,
 
-    /// Put a text in front of each line, such as `{stream}: `
+    /// Put a text such as `{stream}: ` before each line
     ///
     /// `{stream}`, `{pid}`, `{host}` and `{command}` stand for stdout or stderr, the command's process, this machine and
     /// the program; braces are doubled to stand for themselves. The text comes after the timestamp, if there is one.

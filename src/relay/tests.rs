@@ -219,6 +219,7 @@ enum Harm {
 struct Injected {
     main: bool,
     copies: bool,
+    refusal: bool,
 }
 
 struct Trial {
@@ -265,7 +266,8 @@ impl Trial {
     }
 
     fn mishap(&mut self, operation: Operation, which: u8, harm: Harm) -> Outcome {
-        let first = self.relay.counters().operations == 0;
+        // A relay that was refused once reads and writes instead, which no filter forbids.
+        let first = self.relay.counters().operations == 0 && !self.injected.refusal;
         let mut possible = HARMLESS.to_vec();
         match operation {
             Operation::Splice | Operation::Fill if first => possible.extend(REFUSALS),
@@ -277,6 +279,7 @@ impl Trial {
             possible.extend(FATAL);
         }
         let outcome = possible[usize::from(which) % possible.len()];
+        self.injected.refusal |= REFUSALS.contains(&outcome);
         if FATAL.contains(&outcome) {
             match operation {
                 Operation::Tee => self.injected.copies = true,

@@ -21,7 +21,6 @@ mod line;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
-#[cfg(test)]
 mod tests;
 
 use unicode_width::UnicodeWidthChar;

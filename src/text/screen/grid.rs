@@ -66,7 +66,9 @@ impl Grid {
 
     /// Whether nothing is held: no line, no cursor away from the corner.
     pub(super) fn is_empty(&self) -> bool {
-        self.at == Position::default() && self.lines.iter().all(Line::is_blank)
+        self.at == Position::default()
+            && self.lines[0].is_empty()
+            && self.lines.iter().all(Line::is_blank)
     }
 
     /// Lets everything out that is shown, the last line without a newline of its own, and starts anew.

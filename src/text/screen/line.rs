@@ -66,6 +66,11 @@ impl Line {
         self.cells.iter().all(|cell| *cell == BLANK)
     }
 
+    /// Whether nothing of it would go out: spaces that were written do, unless they are leftovers.
+    pub(super) fn is_empty(&self) -> bool {
+        self.cells.is_empty() || self.redrawn && self.is_blank()
+    }
+
     /// Appends its text to `out`.
     pub(super) fn write_to(&self, out: &mut Vec<u8>) {
         let mut cells = &self.cells[..];
