@@ -15,7 +15,6 @@ use crate::config::{Target, Tee, TeeOpen};
 use crate::error::Error;
 use crate::process::fds;
 use crate::relay::{Endpoint, Feed, Kind, OnFull, Role, Route, Stream, TextWork};
-use crate::text::newline::Newlines;
 
 /// What the streams are copied into.
 #[derive(Debug, Default)]
@@ -66,15 +65,6 @@ impl Copies {
             });
         }
         Ok(copies)
-    }
-
-    /// Says how lines end in what fills the copies. What goes to a terminal keeps its CRs: it may be our own,
-    /// which adds none while it is raw.
-    pub(crate) fn set_newlines(&mut self, newlines: Newlines) {
-        let routes = self.routes.iter_mut().filter(|copy| copy.sink.kind() != Kind::Terminal);
-        for work in routes.filter_map(|copy| copy.text.as_mut()) {
-            work.modes.newlines = newlines;
-        }
     }
 
     /// Empties the files: what is to be written into them runs.

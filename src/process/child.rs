@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -63,8 +63,6 @@ struct Reported {
     monitor: Monitor,
     /// What nobody has asked for yet.
     changes: VecDeque<JobChange>,
-    /// The child itself, so that a key's signal need not take the longer way.
-    pidfd: Option<OwnedFd>,
 }
 
 impl Child {
@@ -104,8 +102,7 @@ impl Child {
     ) -> Result<Child, Error> {
         match monitor.start(placement)? {
             Ok(pid) => {
-                let reported =
-                    Reported { monitor, changes: VecDeque::new(), pidfd: pidfd_open(pid).ok() };
+                let reported = Reported { monitor, changes: VecDeque::new() };
                 Ok(Child::new(pid, Origin::Monitored(reported), wrap))
             }
             Err(errno) => Err(refused(&wrap.program, errno.into())),
@@ -176,7 +173,7 @@ impl Child {
 
     fn read_reports(&mut self) -> Result<Option<Exit>, Error> {
         let Origin::Monitored(reported) = &mut self.origin else { return Ok(self.exit) };
-        let Reported { monitor, changes, .. } = reported;
+        let Reported { monitor, changes } = reported;
         while let Some(event_source) = monitor.next_message() {
             match event_source {
                 Message::Event(MonitorEvent::Stopped(signal)) => {
@@ -241,6 +238,21 @@ impl Child {
         }
     }
 
+    /// Sends the child what came for it with a payload, if it is to be sent to it alone.
+    pub(crate) fn queue(&self, signal: i32, payload: u64) {
+        if self.exit.is_some() {
+            return;
+        }
+        let value = libc::sigval { sival_ptr: payload as *mut libc::c_void };
+        match (&self.origin, self.forward_to) {
+            // SAFETY: sigqueue(3) passes the value on as a number.
+            (Origin::Own(_), ForwardTo::Child) => {
+                _ = unsafe { libc::sigqueue(self.pid.as_raw(), signal, value) }
+            }
+            _ => self.signal(signal),
+        }
+    }
+
     /// Sends the child (or the group that it leads) a signal, unless it has been reaped: the number
     /// could be another process's by then.
     pub(crate) fn signal(&self, signal: i32) {
@@ -259,26 +271,11 @@ impl Child {
         }
     }
 
-    /// Sends the child's group a signal, as a key at our terminal does. The other processes of a pipeline
-    /// get theirs at this moment, and the child should not have the time to see their end first: it gets its
-    /// own from here where the kernel lets us (PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9), or from the monitor.
-    pub(crate) fn signal_group(&mut self, signal: i32) {
-        const PROCESS_GROUP: libc::c_uint = 1 << 2;
-        let Origin::Monitored(reported) = &self.origin else { return };
-        if self.exit.is_some() {
-            return;
-        }
+    /// A key is about to send the child a signal. The other processes of a pipeline get theirs at this moment, and the
+    /// child may see their end first.
+    pub(crate) fn expect_key(&mut self, signal: i32) {
         if matches!(signal, libc::SIGINT | libc::SIGQUIT) && procfs::dies_of(self.pid(), signal) {
             self.fatal = Some(signal);
-        }
-        let sent = reported.pidfd.as_ref().is_some_and(|pidfd| {
-            let no_info = std::ptr::null::<libc::siginfo_t>();
-            let (call, fd) = (libc::SYS_pidfd_send_signal, pidfd.as_raw_fd());
-            // SAFETY: the call takes numbers, and a null for the kernel to fill in the sender.
-            unsafe { libc::syscall(call, fd, signal, no_info, PROCESS_GROUP) == 0 }
-        });
-        if !sent {
-            reported.monitor.order(Order::Signal(signal, Recipient::Group));
         }
     }
 

@@ -60,6 +60,13 @@ pub(crate) fn sink_end(fd: OwnedFd, stream: Stream) -> Result<Endpoint, Error> {
     Endpoint::sink(fd).map_err(|errno| examine(stream, errno))
 }
 
+/// One of our standard fds: 0, 1 or 2.
+pub(crate) fn standard(number: usize) -> BorrowedFd<'static> {
+    debug_assert!(number < 3);
+    // SAFETY: these numbers stay open, as themselves or as /dev/null, for as long as this process runs.
+    unsafe { BorrowedFd::borrow_raw(number as i32) }
+}
+
 fn examine(stream: Stream, errno: Errno) -> Error {
     Error::os(format!("examine {}", stream.name()), errno)
 }
@@ -74,13 +81,7 @@ pub(crate) fn own(number: usize, stream: Stream) -> Result<OwnedFd, Error> {
         let wrong_way = File::options().read(!reads).write(reads).open("/dev/null");
         return wrong_way.map(OwnedFd::from).map_err(tried);
     }
-    let stdio = (io::stdin(), io::stdout(), io::stderr());
-    let fd: BorrowedFd<'_> = match number {
-        0 => stdio.0.as_fd(),
-        1 => stdio.1.as_fd(),
-        _ => stdio.2.as_fd(),
-    };
-    fd.try_clone_to_owned().map_err(tried)
+    standard(number).try_clone_to_owned().map_err(tried)
 }
 
 /// Whether stdout and stderr are one and the same open file, as after `2>&1`.

@@ -11,3 +11,4 @@ pub(crate) mod procfs;
 pub(crate) mod signals;
 pub(crate) mod spawn;
 pub(crate) mod startup;
+pub(crate) mod waiting;

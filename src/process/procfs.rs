@@ -19,7 +19,8 @@ pub(crate) fn group_is_orphaned() -> bool {
     while getpgid(Some(ancestor)) == Ok(group) {
         match parent_of(ancestor) {
             Some(parent) => ancestor = parent,
-            None => return true,
+            // Without /proc: a group that holds the session's leader has nobody above it.
+            None => return session == Ok(group),
         }
     }
     session.is_err() || getsid(Some(ancestor)) != session

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use nix::errno::Errno;
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -47,7 +48,7 @@ pub(crate) struct Signals {
 /// Who is to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whom {
-    /// All of our process group: a key would have reached them all, had the terminal not been raw.
+    /// All of our process group: without nproxy the child would have been in it, and sent this to all of it.
     OurGroup,
     /// This process alone.
     Ourselves,
@@ -59,6 +60,8 @@ pub(crate) struct Arrival {
     pub(crate) signal: i32,
     /// The terminal (or the kernel in its name) sent it to the whole foreground group.
     pub(crate) from_terminal: bool,
+    /// What came with it by sigqueue(3).
+    pub(crate) payload: Option<u64>,
 }
 
 impl Signals {
@@ -97,7 +100,8 @@ impl Signals {
                 // A timer that was set before exec(2) is ours alone: the kernel speaks, but to nobody else.
                 let timer = matches!(signal, libc::SIGALRM | libc::SIGVTALRM | libc::SIGPROF);
                 let from_terminal = info.ssi_code == libc::SI_KERNEL && !timer;
-                return Some(Arrival { signal, from_terminal });
+                let payload = (info.ssi_code == libc::SI_QUEUE).then_some(info.ssi_ptr);
+                return Some(Arrival { signal, from_terminal, payload });
             }
         }
     }
@@ -109,6 +113,8 @@ impl Signals {
             ignore_sigpipe: startup::sigpipe_was_ignored(),
             ignore_sigxfsz: startup::sigxfsz_was_ignored(),
             ignore_sigchld: self.sigchld_was_ignored,
+            parent_death: prctl::get_pdeathsig().ok().flatten(),
+            subreaper: prctl::get_child_subreaper().unwrap_or(false),
         }
     }
 
@@ -161,6 +167,9 @@ pub(crate) struct Inheritance {
     ignore_sigpipe: bool,
     ignore_sigxfsz: bool,
     ignore_sigchld: bool,
+    /// Set for nproxy before exec(2), which keeps it; fork(2) does not (prctl(2)).
+    parent_death: Option<Signal>,
+    subreaper: bool,
 }
 
 impl Inheritance {
@@ -173,6 +182,12 @@ impl Inheritance {
         set_disposition(libc::SIGPIPE, handler(self.ignore_sigpipe))?;
         set_disposition(libc::SIGXFSZ, handler(self.ignore_sigxfsz))?;
         set_disposition(libc::SIGCHLD, handler(self.ignore_sigchld))?;
+        if self.parent_death.is_some() {
+            prctl::set_pdeathsig(self.parent_death)?;
+        }
+        if self.subreaper {
+            prctl::set_child_subreaper(true)?;
+        }
         self.mask.thread_set_mask()
     }
 }
@@ -188,21 +203,13 @@ pub(crate) fn ignore_children() {
     let _ = set_disposition(libc::SIGCHLD, SigHandler::SigIgn);
 }
 
-/// Sends our process group the signal that a key would have sent it, had the terminal not been raw. It has no effect
-/// on this process.
-pub(crate) fn signal_group(signal: i32) {
-    let _ = set_disposition(signal, SigHandler::SigIgn);
-    // SAFETY: kill(2) has no memory effects.
-    unsafe { libc::kill(0, signal) };
-}
-
 /// Dies by `signal`, without a core dump: the child has left its own. Returns only if the signal does
 /// not kill, as for pid 1.
 pub(crate) fn die_by(signal: i32) {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
         let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
     }
-    let _ = nix::sys::prctl::set_dumpable(false);
+    let _ = prctl::set_dumpable(false);
     let _ = set_disposition(signal, SigHandler::SigDfl);
     let mut only = SigSet::empty();
     add(&mut only, signal);

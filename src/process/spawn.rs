@@ -2,16 +2,16 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, execvpe, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
 
 use super::limits::{Confinement, NOT_ENTERED, NOT_LIMITED};
 use super::signals::Inheritance;
@@ -45,8 +45,8 @@ pub(crate) enum ProcessGroup {
     Ours,
     /// A group of its own.
     Own,
-    /// A group of its own in the session of this terminal.
-    AtTerminal(RawFd, Placement),
+    /// In the session of this terminal, this group; 0 for one of its own.
+    AtTerminal(RawFd, Placement, Pid),
 }
 
 /// Runs the command, with nothing changed but what is said here.
@@ -73,12 +73,20 @@ pub(crate) fn start(
     }
     command.stdout(Stdio::from(streams.stdout));
     command.stderr(Stdio::from(streams.stderr));
-    if !matches!(group, ProcessGroup::Ours) {
-        command.process_group(0);
+    match group {
+        ProcessGroup::Ours => {}
+        ProcessGroup::Own => _ = command.process_group(0),
+        ProcessGroup::AtTerminal(.., group) => _ = command.process_group(group.as_raw()),
     }
     let close_stdin = streams.stdin_closed;
     let our_group = getpgrp();
-    // SAFETY: between fork and exec this makes system calls only and allocates nothing.
+    let nproxy = match group {
+        // This is the monitor.
+        ProcessGroup::AtTerminal(..) => parent_id(),
+        ProcessGroup::Ours | ProcessGroup::Own => std::process::id(),
+    };
+    let mut activated = activated(wrap, nproxy)?;
+    // SAFETY: this process has one thread, so between fork and exec any call is allowed.
     unsafe {
         command.pre_exec(move || {
             if close_stdin {
@@ -88,13 +96,33 @@ pub(crate) fn start(
             match group {
                 // Before it can read from the terminal, which would stop it in the background.
                 ProcessGroup::Own => pass_terminal(our_group, getpid()),
-                ProcessGroup::AtTerminal(fd, Placement::Foreground) => take_foreground(fd)?,
+                ProcessGroup::AtTerminal(fd, Placement::Foreground, _) => take_foreground(fd)?,
                 ProcessGroup::Ours | ProcessGroup::AtTerminal(..) => {}
             }
-            inheritance.apply().map_err(io::Error::from)
+            inheritance.apply().map_err(io::Error::from)?;
+            if let Some([line, environment]) = &mut activated {
+                environment.push(CString::new(format!("LISTEN_PID={}", getpid()))?);
+                execvpe(&line[0], line, environment).map_err(io::Error::from)?;
+            }
+            Ok(())
         });
     }
     Ok(Pid::from_raw(command.spawn()?.id() as i32))
+}
+
+/// The command line and all but one word of the environment of a command that is handed listening sockets by systemd(1):
+/// LISTEN_PID, which names nproxy, is to name the command, and its number is not known yet (sd_listen_fds(3)).
+fn activated(wrap: &Wrap, nproxy: u32) -> io::Result<Option<[Vec<CString>; 2]>> {
+    if std::env::var("LISTEN_PID").ok() != Some(nproxy.to_string()) {
+        return Ok(None);
+    }
+    let line = [&wrap.program].into_iter().chain(&wrap.arguments);
+    let line = line.map(|word| CString::new(word.as_encoded_bytes()));
+    let others = std::env::vars_os().filter(|(name, _)| name != "LISTEN_PID");
+    let others = others.map(|(name, value)| {
+        CString::new([name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat())
+    });
+    Ok(Some([line.collect::<Result<_, _>>()?, others.collect::<Result<_, _>>()?]))
 }
 
 /// Makes this process's group the foreground group of the terminal. The caller's signal mask is left

@@ -14,6 +14,7 @@ use nix::sys::termios::{LocalFlags, SpecialCharacterIndices, tcgetattr};
 use nix::unistd::{Whence, lseek};
 
 use crate::ring::Fd;
+use crate::text::newline::Newlines;
 
 /// What an fd refers to, as far as moving bytes is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,7 @@ pub struct Endpoint {
     position: Position,
     /// O_NONBLOCK was set before we came: the kernel answers EAGAIN where it would wait.
     nonblocking: bool,
+    packets: Option<Newlines>,
 }
 
 impl Endpoint {
@@ -74,7 +76,13 @@ impl Endpoint {
             _ => Kind::Other,
         };
         let nonblocking = flags(&fd)?.contains(OFlag::O_NONBLOCK);
-        Ok(Endpoint { fd: Rc::new(fd), kind, position: Position::Shared, nonblocking })
+        Ok(Endpoint {
+            fd: Rc::new(fd),
+            kind,
+            position: Position::Shared,
+            nonblocking,
+            packets: None,
+        })
     }
 
     /// The same, for an fd about to be written to. A terminal is opened anew without blocking: a
@@ -99,13 +107,15 @@ impl Endpoint {
     }
 
     /// The leader of a pty of ours, opened without blocking. It must not go through [`Endpoint::sink`]: opened
-    /// anew by its name it would be another pty.
-    pub fn leader(fd: OwnedFd) -> Endpoint {
+    /// anew by its name it would be another pty. `packets` says that it is in packet mode (TIOCPKT in
+    /// ioctl_tty(2)), and how the lines end that come from it at first.
+    pub fn leader(fd: OwnedFd, packets: Option<Newlines>) -> Endpoint {
         Endpoint {
             fd: Rc::new(fd),
             kind: Kind::Leader,
             position: Position::Shared,
             nonblocking: true,
+            packets,
         }
     }
 
@@ -126,6 +136,11 @@ impl Endpoint {
     /// The same, for a file that we have opened and nobody else writes through.
     pub fn with_own_position(self) -> Endpoint {
         Endpoint { position: Position::Own, ..self }
+    }
+
+    /// If each read is a packet: how the lines in it end.
+    pub(super) fn packets(&self) -> Option<Newlines> {
+        self.packets
     }
 
     /// Who moves its position, if it is a regular file.

@@ -5,9 +5,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::endpoint::{Endpoint, Kind};
-use super::route::{Counters, End, Reading, Role, Stream};
+use super::route::{Counters, End, Role, Stream};
 use crate::error::Error;
 use crate::ring::{Operation, Token};
+use crate::text::newline::Newlines;
 
 /// A busy transfer that has moved nothing for this long from an empty source is re-armed behind a
 /// poll, which holds no kernel worker.
@@ -37,7 +38,11 @@ pub(super) struct Link {
     pub(super) sink_name: String,
     /// What the ends are, also after the end.
     pub(super) kinds: (Kind, Kind),
-    pub(super) reading: Reading,
+    /// If the source is the leader of a pty in packet mode: how the lines end that come from it.
+    pub(super) packets: Option<Newlines>,
+    /// What such a source has said of its pty and nobody has acted on (TIOCPKT in ioctl_tty(2)). Nothing is read before
+    /// that is done.
+    pub(super) status: u8,
     pub(super) counters: Counters,
 }
 

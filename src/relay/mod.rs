@@ -29,10 +29,11 @@ use nix::poll::PollFlags;
 
 pub use endpoint::{Endpoint, Kind, Position};
 pub use flow::{Flow, TextSwitch, Trickle};
-pub use route::{Counters, End, Feed, OnFull, Reading, Role, Route, Stream, TextWork};
+pub use route::{Counters, End, Feed, OnFull, Role, Route, Stream, TextWork};
 
 use crate::error::Error;
 use crate::ring::{Completion, Op, Operation, Outcome, Ring, Token};
+use crate::text::newline::Newlines;
 use flow::Admission;
 use link::{Link, Reads, Step, TRANSFER};
 use pace::Pace;
@@ -91,6 +92,7 @@ impl Relay {
         let capacity = pipe.unwrap_or(TRANSFER);
         route.sink.grow(pipe_size);
         let (from, to) = (route.source.kind(), route.sink.kind());
+        let packets = route.source.packets();
         let path = if route.text.is_some() {
             Path::buffered(route.text)
         } else if !route.copies.is_empty() {
@@ -119,7 +121,8 @@ impl Relay {
             source_name: route.source_name,
             sink_name: route.sink_name,
             kinds: (from, to),
-            reading: Reading::Allowed,
+            packets,
+            status: 0,
             counters: Counters::default(),
         };
         Ok(Relay {
@@ -163,6 +166,7 @@ impl Relay {
             self.admission.admits(now),
         ) {
             (Handover::Draining, ..) | (_, _, 0) => Reads::Held,
+            _ if self.link.status != 0 => Reads::Held,
             (_, Some(until), _) if now < until => Reads::Held,
             (.., most) => Reads::UpTo(most),
         };
@@ -446,16 +450,28 @@ impl Relay {
         matches!(sink.kind(), Kind::Pipe | Kind::Null)
     }
 
-    /// Lets it read, or not. A read in flight is taken back; what that read gets all the same is delivered.
-    /// Only a relay through buffers can be paused.
-    ///
-    /// # Errors
-    /// Only if the ring itself fails.
-    pub fn set_reading(&mut self, reading: Reading, ring: &mut Ring) -> io::Result<()> {
-        let was = std::mem::replace(&mut self.link.reading, reading);
-        match (was, reading) {
-            (Reading::Allowed, Reading::Paused) => ring.cancel(self.link.token(Operation::Read)),
-            _ => Ok(()),
+    /// Whether its source is the leader of a pty that tells of what becomes of it.
+    pub fn is_followed(&self) -> bool {
+        self.link.packets.is_some()
+    }
+
+    /// What its source has said of the pty that it leads, if that waits to be acted on (TIOCPKT in ioctl_tty(2)).
+    /// Until [`Relay::resume`] nothing more is read.
+    pub fn status(&self) -> Option<u8> {
+        (self.link.status != 0).then_some(self.link.status)
+    }
+
+    /// Goes on reading from a pty, with lines that end like this from here on.
+    pub fn resume(&mut self, newlines: Newlines) {
+        self.link.status = 0;
+        self.link.packets = self.link.packets.map(|_| newlines);
+    }
+
+    /// Whether all that was taken from its source has been delivered, and all that waits in a pipe.
+    pub fn has_passed_on(&self) -> bool {
+        match self.link.kinds.0 {
+            Kind::Leader => self.held() == 0,
+            _ => self.holds_nothing(),
         }
     }
 
@@ -463,12 +479,6 @@ impl Relay {
     /// has nothing to switch.
     pub fn set_text(&mut self, wanted: TextSwitch) {
         self.switch.want(wanted, &mut self.path);
-    }
-
-    /// Whether a read is in flight.
-    pub fn is_reading(&self) -> bool {
-        matches!(&self.path, Path::Buffered(path) if path.is_armed())
-            && !matches!(self.state, State::Ended(_))
     }
 
     /// What its source is, or was.

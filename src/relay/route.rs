@@ -74,15 +74,6 @@ impl Role {
     }
 }
 
-/// Whether a relay may read what a person types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
-    /// It may.
-    Allowed,
-    /// It may not now; what it has read already is still delivered.
-    Paused,
-}
-
 /// What a relay is to do: its source, its sink, and what happens between them.
 #[derive(Debug)]
 pub struct Route {

@@ -36,6 +36,10 @@ pub enum Operation {
     MemoryEvent,
     /// The monitor has something to report.
     MonitorEvent,
+    /// Our terminal has something to read for the child's.
+    Key,
+    /// The child's terminal takes keys again.
+    KeyRoom,
     /// A relay's sink reports an error or that its reader left.
     SinkWatch,
     /// Bytes move from a relay's source straight into its sink.
@@ -57,7 +61,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 16] = [
+    const ALL: [Operation; 18] = [
         Operation::Control,
         Operation::Event,
         Operation::Signal,
@@ -65,6 +69,8 @@ impl Operation {
         Operation::MemoryStall,
         Operation::MemoryEvent,
         Operation::MonitorEvent,
+        Operation::Key,
+        Operation::KeyRoom,
         Operation::SinkWatch,
         Operation::Splice,
         Operation::Fill,

@@ -1,9 +1,11 @@
 //! The command while it runs: the signals meant for it, its stops, its end.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::poll::PollFlags;
+use nix::unistd::{getpid, getsid};
 
 use super::memory::MemoryWatch;
 use crate::config::{ForwardTo, Verbosity, Wrap};
@@ -12,9 +14,10 @@ use crate::observe::events::Event;
 use crate::process::child::{self, Child, JobChange};
 use crate::process::procfs;
 use crate::process::signals::{Arrival, Signals, Whom};
+use crate::process::spawn::Placement;
 use crate::reports::Reports;
 use crate::ring::{Op, Operation, Ring, Token};
-use crate::terminal::{Keys, Terminal};
+use crate::terminal::Terminal;
 use crate::units::harmless;
 
 /// The command, its terminal and its memory, and the signals meant for it.
@@ -28,12 +31,15 @@ pub(crate) struct Command<'c> {
     pub(crate) signals: Signals,
     /// Signals that came and have not become events.
     pub(crate) arrivals: Vec<(Instant, Arrival)>,
-    /// Signals that somebody wanted the child at its own terminal to have, and when: no key has sent them.
-    pub(crate) asked_for: Vec<(i32, Instant)>,
+    /// Stop signals that have reached our group, or were not meant for it, and when: if the child stops by one, only we
+    /// follow.
+    pub(crate) group_has_had: Vec<(i32, Instant)>,
     /// The signal by which nproxy has told the child at its own terminal that one of its streams is gone.
     pub(crate) hung_up_by: Option<i32>,
-    /// The key whose signal the child at its own terminal has died of.
-    pub(crate) ended_by_key: Option<i32>,
+    /// Whether the child's group started in the foreground of its own terminal, or was put there.
+    pub(crate) child_is_in_front: bool,
+    /// Ends of ptys for single streams, held for the child until it has ended.
+    followers: Vec<OwnedFd>,
     signals_polled: bool,
     child_polled: bool,
 }
@@ -51,8 +57,10 @@ impl<'c> Command<'c> {
         child: Child,
         memory: MemoryWatch<'c>,
         terminal: Option<Terminal>,
+        followers: Vec<OwnedFd>,
         signals: Signals,
     ) -> Command<'c> {
+        let placement = terminal.as_ref().map(Terminal::placement);
         Command {
             wrap,
             child,
@@ -60,9 +68,10 @@ impl<'c> Command<'c> {
             terminal,
             signals,
             arrivals: Vec::new(),
-            asked_for: Vec::new(),
+            group_has_had: Vec::new(),
             hung_up_by: None,
-            ended_by_key: None,
+            child_is_in_front: placement == Some(Placement::Foreground),
+            followers,
             signals_polled: false,
             child_polled: false,
         }
@@ -121,19 +130,20 @@ impl<'c> Command<'c> {
         }
     }
 
-    /// What was meant for the child is void now; what comes from here on is meant for nproxy. While our terminal is
-    /// raw, signals still come through the loop, which puts the terminal right before it dies of one.
-    pub(crate) fn release_signals(&mut self) {
+    /// The command has ended, and its terminals end with whoever else has them open. What was meant for the child is void
+    /// now; what comes from here on is meant for nproxy. While our terminal is changed, signals still come through the loop,
+    /// which puts the terminal right before it dies of one.
+    pub(crate) fn release(&mut self) {
+        self.terminal.iter_mut().for_each(Terminal::release);
+        self.followers.clear();
         while let Some(arrival) = self.signals.next() {
             let key =
                 arrival.from_terminal && matches!(arrival.signal, libc::SIGINT | libc::SIGQUIT);
-            if key
-                && self.terminal.as_ref().is_some_and(|terminal| terminal.keys() == Keys::OnDemand)
-            {
+            if key && self.terminal.is_some() {
                 self.child.was_overtaken_by(arrival.signal);
             }
         }
-        if !self.terminal.as_ref().is_some_and(Terminal::is_taken) {
+        if !self.terminal.as_ref().is_some_and(Terminal::is_changed) {
             self.signals.release();
         }
     }
@@ -141,7 +151,7 @@ impl<'c> Command<'c> {
     /// Keeps the two fds polled that tell of the child and of signals.
     pub(crate) fn arm(&mut self, ring: &mut Ring) -> io::Result<()> {
         let ended = self.child.exit().is_some();
-        let released = ended && !self.terminal.as_ref().is_some_and(Terminal::is_taken);
+        let released = ended && !self.terminal.as_ref().is_some_and(Terminal::is_changed);
         if !ended {
             self.memory.arm(ring)?;
         }
@@ -182,12 +192,25 @@ impl<'c> Command<'c> {
                     child::reap_orphans(&self.child);
                 }
                 libc::SIGCONT => self.follow_continue(),
-                // The terminal has told the child itself, as a member of the same group.
-                _ if arrival.from_terminal && self.wrap.forward_to == ForwardTo::Child => {}
-                signal => self.child.signal(signal),
+                // The terminal has told the child itself, as a member of the same group. Of its end it tells only the
+                // leader of the session.
+                signal
+                    if arrival.from_terminal
+                        && self.wrap.forward_to == ForwardTo::Child
+                        && !(signal == libc::SIGHUP && leads_session()) => {}
+                signal => match arrival.payload {
+                    Some(payload) => self.child.queue(signal, payload),
+                    None => self.child.signal(signal),
+                },
             }
         }
         self.child.exit().is_none() && self.child.event_source().is_none() && self.reap()
+    }
+
+    /// Our group has had this signal, or was not meant to have it.
+    pub(crate) fn note_had(&mut self, signal: i32) {
+        self.group_has_had.retain(|(other, _)| *other != signal);
+        self.group_has_had.push((signal, Instant::now()));
     }
 
     /// Passes a signal on to a child at a terminal of its own.
@@ -197,9 +220,11 @@ impl<'c> Command<'c> {
             libc::SIGCHLD => child::reap_orphans(&self.child),
             libc::SIGCONT => self.resume(),
             signal if arrival.from_terminal => self.pass_key_on(signal),
+            signal @ (libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT) => {
+                self.child.signal_foreground(signal);
+            }
             signal => {
-                self.asked_for.retain(|(other, _)| *other != signal);
-                self.asked_for.push((signal, Instant::now()));
+                self.note_had(signal);
                 self.child.signal(signal);
             }
         }
@@ -210,9 +235,7 @@ impl<'c> Command<'c> {
         if matches!(signal, libc::SIGCHLD | libc::SIGCONT | libc::SIGWINCH | libc::SIGURG) {
             return;
         }
-        if let Some(terminal) = &mut self.terminal {
-            terminal.give_back();
-        }
+        self.terminal = None;
         self.signals.raise(signal);
     }
 
@@ -246,4 +269,8 @@ impl<'c> Command<'c> {
     fn last_change(&mut self) -> Option<JobChange> {
         std::iter::from_fn(|| self.child.next_change()).last()
     }
+}
+
+fn leads_session() -> bool {
+    getsid(None) == Ok(getpid())
 }

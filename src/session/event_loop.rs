@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::Session;
 use super::command::{Changes, Command};
-use super::job_control::{is_hung_up, writes_keys};
+use super::job_control::is_hung_up;
 use super::linger::{Patience, report_end};
 use super::silence::{Due, Output};
 use crate::config::{Linger, TeeFailure};
@@ -20,6 +20,7 @@ use crate::process::procfs;
 use crate::relay::{End, Role, Stream};
 use crate::reports::Before;
 use crate::ring::{Completion, Operation};
+use crate::terminal::Terminal;
 use crate::units::{bytes, clock};
 
 impl Session<'_> {
@@ -83,12 +84,12 @@ impl Session<'_> {
             let terminal = command.terminal.as_ref();
             self.relays.leave_what_is_silent(limit, terminal, &mut self.ring, now)?;
         }
-        let Some(terminal) = &command.terminal else { return Ok(()) };
+        command.follow_modes(&mut self.relays);
+        let Some(terminal) = &mut command.terminal else { return Ok(()) };
+        terminal.turn(&mut self.ring, now)?;
         for relay in self.relays.iter_mut() {
             if is_hung_up(terminal, relay) {
                 relay.stop(&mut self.ring)?;
-            } else if writes_keys(relay) {
-                relay.set_reading(terminal.reading(), &mut self.ring)?;
             }
         }
         Ok(())
@@ -167,12 +168,17 @@ impl Session<'_> {
             }
             (Operation::MemoryStall, Some(command)) => command.memory.on_stall(Instant::now()),
             (Operation::MemoryEvent, Some(command)) => command.memory.on_event(),
+            (operation @ (Operation::Key | Operation::KeyRoom), Some(command)) => {
+                command.terminal.iter_mut().for_each(|terminal| terminal.polled(operation));
+            }
             (
                 Operation::Signal
                 | Operation::ChildExit
                 | Operation::MonitorEvent
                 | Operation::MemoryStall
-                | Operation::MemoryEvent,
+                | Operation::MemoryEvent
+                | Operation::Key
+                | Operation::KeyRoom,
                 None,
             ) => {}
             (Operation::Event, _) => self.reports.events_written(completion),
@@ -203,8 +209,7 @@ impl Session<'_> {
     fn command_ended(&mut self) -> io::Result<()> {
         let now = Instant::now();
         let Some(command) = &mut self.command else { return Ok(()) };
-        command.follow_key(self.relays.last_key(), now);
-        command.release_signals();
+        command.release();
         child::leave_orphans_to_the_kernel(&command.child);
         if let Some(exit) = command.child.exit() {
             use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -260,11 +265,14 @@ impl Session<'_> {
             },
         });
         let stop = self.command.as_ref().and_then(Command::stop_deadline);
+        let terminal = self.command.as_ref().and_then(|command| command.terminal.as_ref());
+        let keys = terminal.and_then(Terminal::deadline);
         let reports = self.reports.deadline();
         let watched =
             self.silence.is_over() || self.command.as_ref().is_none_or(Command::is_running);
         let silence = self.silence.deadline(now).filter(|_| watched);
-        let all = relays.into_iter().chain(silence).chain(command).chain(stop).chain(reports);
+        let waits = relays.into_iter().chain(silence).chain(command).chain(stop);
+        let all = waits.chain(keys).chain(reports);
         match all.min() {
             Some(next) => Ok(Some(next.saturating_duration_since(now))),
             None if self.ring.is_idle() => Err(io::Error::other("nothing is left to wait for")),

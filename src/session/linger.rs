@@ -9,7 +9,6 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::unistd::{Whence, lseek};
 
-use super::job_control::writes_keys;
 use super::silence::Output;
 use crate::config::Verbosity;
 use crate::error::Error;
@@ -103,13 +102,6 @@ impl Relays {
         self.notes.iter_mut().for_each(|note| note.silent_since = now);
     }
 
-    /// When the last key was passed on to the command's terminal.
-    pub(crate) fn last_key(&self) -> Option<Instant> {
-        let mut both = self.relays.iter().zip(&self.notes);
-        let keys = both.find(|(relay, _)| writes_keys(relay) && relay.counters().taken > 0);
-        keys.map(|(_, note)| note.silent_since)
-    }
-
     /// Whether the command writes to a terminal, where a live line of ours would be in its way.
     pub(crate) fn screen(&self) -> Screen {
         let shared = self.relays.iter().any(|relay| {
@@ -196,11 +188,15 @@ impl Relays {
     fn stalling_copies(&self, patience: Patience) -> impl Iterator<Item = (usize, Instant)> {
         let open = || self.relays.iter().filter(|relay| relay.ended().is_none());
         let is_copy = |relay: &Relay| relay.role() == Role::Copy;
+        // One that is paused (Ctrl-S) takes nothing either, and somebody has asked for an end.
+        let is_terminal =
+            move |relay: &Relay| patience.asked_to_end && relay.sink_kind() == Kind::Terminal;
         let only_copies = patience.on_full == OnFull::Drop && open().all(is_copy);
         let copies = self.relays.iter().zip(&self.notes).enumerate();
         copies
             .filter(move |(_, (relay, _))| {
-                (only_copies || patience.asked_to_end) && is_copy(relay) && relay.ended().is_none()
+                ((only_copies || patience.asked_to_end) && is_copy(relay) || is_terminal(relay))
+                    && relay.ended().is_none()
             })
             .map(|(copy, (_, note))| (copy, note.silent_since + STALLED_COPY))
     }

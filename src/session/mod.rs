@@ -35,7 +35,7 @@ use crate::process::startup::{self, Inherited};
 use crate::relay::{End, Relay, Route};
 use crate::reports::{MemoryEnd, Reports, figures};
 use crate::ring::{Engine, Ring};
-use crate::terminal::{Opened, Terminal};
+use crate::terminal::Terminal;
 use command::Command;
 use linger::Relays;
 use memory::MemoryWatch;
@@ -101,9 +101,6 @@ fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
         exit => exit,
     };
     session.conclude(exit);
-    if let Some(signal) = session.command.as_ref().and_then(|command| command.ended_by_key) {
-        signals::signal_group(signal);
-    }
     Ok(match (exit, wrap.signal_exit) {
         (Exit::Signal(_), SignalExit::Code) => Exit::Status(exit.code()),
         (exit, _) => exit,
@@ -115,22 +112,22 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     let inherited = Inherited::list();
     let started = Instant::now();
     let mut copies = Copies::open(&config.output.tee, started)?;
-    let terminal = Opened::open(wrap, config.verbosity)?;
+    let terminal = Terminal::open(wrap, config.verbosity)?;
     let mut plan = plan::for_child(wrap, &config.output, terminal, &copies.feeds, started)?;
     plan::refuse_copy_onto_source(&plan.routes, &copies.routes)?;
-    copies.set_newlines(plan.newlines);
-    let screen = plan.terminal.as_ref().map(Opened::screen_size).unwrap_or_default();
+    let screen = plan.terminal.as_ref().map(Terminal::screen_size).unwrap_or_default();
     plan.routes.iter_mut().chain(&mut copies.routes).for_each(|route| route.set_screen(screen));
     let mut memory = MemoryWatch::new(&config.memory, wrap, config.verbosity)?;
     let confinement = memory.confinement()?;
     let signals = Signals::take()?;
-    let (terminal, terminal_end) = plan.terminal.map(Opened::divide).unzip();
+    let terminal = plan.terminal;
+    let follower = terminal.as_ref().map(Terminal::follower).transpose()?;
     let inheritance = signals.inheritance();
     let session = |peers| Session::open(config, started, plan.routes, copies.routes, peers);
-    let (mut session, child) = match terminal_end {
+    let (mut session, child) = match follower {
         // The monitor process is a copy of this one, and must not be one that shares a ring.
-        Some(terminal_end) => {
-            let monitor = Monitor::fork(wrap, plan.child, terminal_end, inheritance, confinement)?;
+        Some(follower) => {
+            let monitor = Monitor::fork(wrap, plan.child, follower, inheritance, confinement)?;
             let session = session(copies.peers)?;
             let placement = terminal.as_ref().map_or(Placement::Foreground, Terminal::placement);
             (session, Child::spawn_at(monitor, wrap, placement)?)
@@ -145,8 +142,8 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     Copies::empty_files(copies.to_empty)?;
     inherited.close();
     fds::release_standard_fds();
-    let command = session.command.insert(Command::new(wrap, child, memory, terminal, signals));
-    command.take_terminal();
+    let command = Command::new(wrap, child, memory, terminal, plan.followers, signals);
+    session.command = Some(command);
     session.begin();
     Ok(session)
 }
@@ -221,12 +218,8 @@ impl<'c> Session<'c> {
     /// can be seen there.
     fn give_terminal_back(&mut self) {
         if let Some(command) = &mut self.command {
-            if let (Some(Exit::Status(_)), Some(terminal)) =
-                (command.child.exit(), &mut command.terminal)
-            {
-                terminal.adopt_modes();
-            }
-            command.terminal.iter().for_each(Terminal::pass_on_unread);
+            let by_itself = matches!(command.child.exit(), Some(Exit::Status(_)));
+            command.terminal.iter_mut().for_each(|terminal| terminal.conclude(by_itself));
         }
         self.peers.finish_all();
         if let Some(command) = &mut self.command {

@@ -10,8 +10,7 @@ use crate::process::fds::{new_pipe, own, same_file, sink_end, source_end};
 use crate::process::spawn::ChildStreams;
 use crate::process::startup;
 use crate::relay::{Endpoint, Feed, Kind, Relay, Role, Route, Stream, TextWork};
-use crate::terminal::{Keys, Opened};
-use crate::text::newline::Newlines;
+use crate::terminal::{Terminal, is_terminal, open_side};
 
 /// stdin to stdout.
 ///
@@ -53,9 +52,9 @@ pub(crate) struct Plan {
     /// What has to be relayed.
     pub(crate) routes: Vec<Route>,
     /// Its terminal, if it gets one of its own.
-    pub(crate) terminal: Option<Opened>,
-    /// How lines end in what fills the copies.
-    pub(crate) newlines: Newlines,
+    pub(crate) terminal: Option<Terminal>,
+    /// Ends of single ptys, to be held until the command has ended.
+    pub(crate) followers: Vec<OwnedFd>,
 }
 
 /// The child's streams, and what has to be relayed.
@@ -65,7 +64,7 @@ pub(crate) struct Plan {
 pub(crate) fn for_child(
     wrap: &Wrap,
     output: &Output,
-    terminal: Option<Opened>,
+    terminal: Option<Terminal>,
     feeds: &[Feed],
     started: Instant,
 ) -> Result<Plan, Error> {
@@ -78,16 +77,16 @@ pub(crate) fn for_child(
         started,
         terminal,
         routes: Vec::with_capacity(3),
-        newlines: Newlines::AsTheyAre,
+        followers: Vec::new(),
     };
-    let stderr_joins = builder.stderr_joins_stdout(&stderr);
-    let child_stdout = builder.stdout(sink_end(stdout, Stream::Stdout)?)?;
+    let stderr_joins = builder.stderr_joins_stdout();
+    let child_stdout = builder.output(Stream::Stdout, stdout)?;
     let child_stderr = match stderr_joins {
         // One pipe, or pty, for both keeps their order exactly as the child made it.
         true => {
             child_stdout.try_clone().map_err(|error| Error::os("make a pipe for stderr", error))?
         }
-        false => builder.stderr(stderr)?,
+        false => builder.output(Stream::Stderr, stderr)?,
     };
     let child_stdin = builder.stdin()?;
     let child = ChildStreams {
@@ -96,8 +95,8 @@ pub(crate) fn for_child(
         stdout: child_stdout,
         stderr: child_stderr,
     };
-    let Builder { routes, terminal, newlines, .. } = builder;
-    Ok(Plan { child, routes, terminal, newlines })
+    let Builder { routes, terminal, followers, .. } = builder;
+    Ok(Plan { child, routes, terminal, followers })
 }
 
 /// A plan in the making: one stream after another.
@@ -106,75 +105,50 @@ struct Builder<'c> {
     wrap: &'c Wrap,
     feeds: &'c [Feed],
     started: Instant,
-    terminal: Option<Opened>,
+    terminal: Option<Terminal>,
     routes: Vec<Route>,
-    /// How lines end in what fills the copies. A copy fed by a terminal and a pipe counts as the terminal's: which
-    /// byte came from where is not known there.
-    newlines: Newlines,
+    followers: Vec<OwnedFd>,
 }
 
 impl Builder<'_> {
-    /// Whether our stderr is the terminal that the child's stands for.
-    fn is_same_screen(&self, stderr: &OwnedFd) -> bool {
-        self.terminal.as_ref().is_some_and(|opened| opened.stands_for(stderr))
+    /// Whether one of our own fds is the terminal that the child's stands for.
+    fn is_screen(&self, fd: usize) -> bool {
+        self.terminal.as_ref().is_some_and(|terminal| terminal.stands_for(fd))
     }
 
     /// Whether the child's stderr is the same pipe, or pty, as its stdout: ours are one file, and nobody asked for
     /// them apart.
-    fn stderr_joins_stdout(&self, stderr: &OwnedFd) -> bool {
+    fn stderr_joins_stdout(&self) -> bool {
         let apart = self.output.splits_streams();
         let closed = startup::was_closed(1) || startup::was_closed(2);
-        !apart && !closed && (self.is_same_screen(stderr) || same_file())
+        !apart && !closed && (self.is_screen(1) && self.is_screen(2) || same_file())
     }
 
-    /// Relays one of the child's output streams.
-    fn relay_output(
-        &mut self,
-        stream: Stream,
-        source: Endpoint,
-        newlines: Newlines,
-        sink: Endpoint,
-    ) -> Result<(), Error> {
-        if newlines == Newlines::OfATerminal && self.output.tee.text.streams.include(stream) {
-            self.newlines = newlines;
-        }
+    /// Relays one of the child's output streams, as what ours is: through its terminal, through a pty for this stream
+    /// alone if ours is another terminal, or through a pipe. Returns the child's end.
+    fn output(&mut self, stream: Stream, ours: OwnedFd) -> Result<OwnedFd, Error> {
+        let number = if stream == Stream::Stderr { 2 } else { 1 };
+        let sink = sink_end(ours, stream)?;
+        let carries = |terminal: &&Terminal| terminal.carrier() == stream;
+        let (source, end) = if let Some(terminal) = self.terminal.as_ref().filter(carries)
+            && let Some(leader) = terminal.leader()
+        {
+            (leader.clone(), terminal.follower()?)
+        } else if self.wrap.pty == PtyMode::Always
+            || self.wrap.pty == PtyMode::Auto && is_terminal(number)
+        {
+            let (leader, follower) = open_side(self.terminal.as_mut(), &sink)?;
+            let held = follower.try_clone().map_err(|error| Error::os("open a pty", error))?;
+            self.followers.push(held);
+            (leader, follower)
+        } else {
+            let (reader, writer) = new_pipe(stream.name())?;
+            (source_end(reader, stream)?, writer)
+        };
         let planner = Planner::new(self.output, stream, self.feeds, self.started);
         let name = format!("the child's {}", stream.name());
         self.routes.extend(planner.plan(source, name, sink)?);
-        Ok(())
-    }
-
-    /// Relays one of the child's output streams through a pipe. Returns the child's end.
-    fn output_pipe(&mut self, stream: Stream, sink: Endpoint) -> Result<OwnedFd, Error> {
-        let (reader, writer) = new_pipe(stream.name())?;
-        let source = source_end(reader, stream)?;
-        self.relay_output(stream, source, Newlines::AsTheyAre, sink)?;
-        Ok(writer)
-    }
-
-    fn stdout(&mut self, sink: Endpoint) -> Result<OwnedFd, Error> {
-        match &self.terminal {
-            Some(opened) => {
-                let (leader, newlines) = (opened.leader(), opened.newlines());
-                let follower = opened.follower()?;
-                self.relay_output(Stream::Stdout, leader, newlines, sink)?;
-                Ok(follower)
-            }
-            None => self.output_pipe(Stream::Stdout, sink),
-        }
-    }
-
-    fn stderr(&mut self, stderr: OwnedFd) -> Result<OwnedFd, Error> {
-        let same_screen = self.is_same_screen(&stderr);
-        let sink = sink_end(stderr, Stream::Stderr)?;
-        match &mut self.terminal {
-            Some(opened) if same_screen || self.wrap.pty == PtyMode::Always => {
-                let (leader, newlines, follower) = opened.open_side(sink.kind())?;
-                self.relay_output(Stream::Stderr, leader, newlines, sink)?;
-                Ok(follower)
-            }
-            _ => self.output_pipe(Stream::Stderr, sink),
-        }
+        Ok(end)
     }
 
     fn relay_input(&mut self, source: Endpoint, sink: Endpoint) {
@@ -191,35 +165,32 @@ impl Builder<'_> {
         });
     }
 
-    /// The child's stdin, `None` for ours as it is; and the keys of our terminal, if they have to be relayed.
+    /// The child's stdin; `None` for ours as it is.
     fn stdin(&mut self) -> Result<Option<OwnedFd>, Error> {
         let our_stdin = || source_end(own(0, Stream::Stdin)?, Stream::Stdin);
-        let keys = self.terminal.as_ref().map(|opened| opened.terminal.keys());
-        let end = match (self.wrap.stdin, &self.terminal, keys) {
-            (_, Some(opened), Some(Keys::WhenOurs)) => Some(opened.follower()?),
-            (StdinMode::Relay, Some(opened), Some(Keys::Elsewhere)) => {
-                let (leader, follower) = (opened.leader(), opened.follower()?);
-                self.relay_input(our_stdin()?, leader);
-                Some(follower)
+        let terminal = self.terminal.as_ref();
+        Ok(match (self.wrap.stdin, terminal) {
+            (StdinMode::Inherit | StdinMode::Relay, Some(terminal)) if terminal.stands_for(0) => {
+                Some(terminal.follower()?)
             }
-            (StdinMode::Inherit, ..) => None,
-            (StdinMode::Null, ..) => {
+            (StdinMode::Inherit, _) => None,
+            (StdinMode::Null, _) => {
                 let null = File::open("/dev/null");
                 Some(null.map_err(|error| Error::os("open /dev/null", error))?.into())
             }
-            (StdinMode::Relay, ..) => {
+            (StdinMode::Relay, Some(terminal)) if terminal.is_fed() => {
+                let (leader, follower) = (terminal.leader().cloned(), terminal.follower()?);
+                if let Some(leader) = leader {
+                    self.relay_input(our_stdin()?, leader);
+                }
+                Some(follower)
+            }
+            (StdinMode::Relay, _) => {
                 let (reader, writer) = new_pipe(Stream::Stdin.name())?;
                 self.relay_input(our_stdin()?, sink_end(writer, Stream::Stdin)?);
                 Some(reader)
             }
-        };
-        if let Some(opened) = &self.terminal
-            && let Some(screen) = opened.terminal.screen_end()
-            && keys != Some(Keys::Elsewhere)
-        {
-            self.relay_input(screen.clone(), opened.leader());
-        }
-        Ok(end)
+        })
     }
 }
 

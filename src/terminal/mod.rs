@@ -1,58 +1,67 @@
-//! The child's terminal, a pty, and ours: which of the child's streams go through it, who gets the keys,
-//! and what size it has.
+//! The child's terminal, a pty, and ours.
 //!
-//! Our terminal is raw only while nproxy has its foreground and the child is to have the keys. Everything
-//! else about stopping and continuing is in `session/job_control.rs`.
+//! One rule: our terminal's modes are the child's modes. The pty neither edits lines nor echoes nor makes signals of keys
+//! (EXTPROC in ioctl_tty(2)); our terminal does, in whatever mode the child asks for, as it would without nproxy. Each
+//! change of modes is told by the leader (TIOCPKT) and followed here. Who stops and continues whom is in
+//! `session/job_control.rs`.
 
+mod keys;
 mod pty;
 mod screen;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::rc::{Rc, Weak};
 use std::time::Instant;
 
-use nix::sys::stat::fstat;
-use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use nix::errno::Errno;
+use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use nix::unistd::isatty;
 
 use crate::config::{PtyMode, StdinMode, Verbosity, Wrap};
 use crate::error::Error;
 use crate::notice;
-use crate::process::monitor::SessionTerminal;
+use crate::process::fds::standard;
 use crate::process::spawn::Placement;
 use crate::process::startup;
-use crate::relay::{Endpoint, Kind, Reading};
+use crate::relay::{Endpoint, Stream};
+use crate::ring::{Operation, Ring};
 use crate::text::newline::Newlines;
 use crate::text::screen::ScreenSize;
-use pty::{BackgroundOutput, Echo, Processing, Settings};
-use screen::{Screen, Size, WhileRaw};
+use keys::{Ends, Keys, Typist};
+use pty::Discipline;
+use screen::{Screen, Size, device};
 
-/// What gives the child's terminal its input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keys {
-    /// Our terminal, which is also the child's stdin: whenever we have its foreground.
-    WhenOurs,
-    /// Our terminal, once the child has shown that it wants keys: its stdin is something else.
-    OnDemand,
-    /// Our stdin, which is no terminal, or nothing at all.
-    Elsewhere,
-}
+/// The child has thrown away what was typed (TIOCPKT_FLUSHREAD in ioctl_tty(2)).
+const FLUSHREAD: u8 = 1;
+
+/// What a pty can hold, in bytes, and its leader cannot have been asked for yet.
+const IN_FLIGHT: u64 = 16 << 10;
 
 /// The child's terminal and ours.
 #[derive(Debug)]
 pub(crate) struct Terminal {
     /// Until the terminal is hung up.
     leader: Option<Endpoint>,
-    /// The leader of stderr's own pty.
-    side: Option<Endpoint>,
+    /// Until the child has ended: without one, the leader would read EIO whenever nobody happens to have it open.
+    follower: Option<OwnedFd>,
+    /// The leaders of ptys for single streams, which control no session.
+    sides: Vec<Weak<OwnedFd>>,
     screen: Option<Screen>,
-    keys: Keys,
-    output: WhileRaw,
+    /// If our terminal's modes are the child's.
+    keys: Option<Keys>,
+    /// Which of our streams carries what comes from it.
+    carrier: Stream,
+    discipline: Discipline,
     size: Size,
     /// What the child's side is, as a device.
     device: u64,
-    settings: Settings,
-    /// The modes of our terminal that the child's were set from, for as long as it is the child's.
-    copied: Option<Termios>,
+    /// The modes of the child's terminal when they were last looked at, and how lines end that come from it.
+    seen: Option<Termios>,
+    newlines: Newlines,
+    /// Output processing or echo has been turned on: it is to be on for us too once so many bytes have been taken from the
+    /// pty. What was written before must not meet it.
+    due: Option<u64>,
     pub(crate) stop: Option<Stop>,
     hang_up: HangUp,
 }
@@ -62,6 +71,8 @@ pub(crate) struct Terminal {
 enum HangUp {
     /// It will not.
     None,
+    /// Our own terminal is gone: they are to be told.
+    Due,
     /// They have been told, or are about to be.
     Said,
 }
@@ -74,95 +85,110 @@ pub(crate) struct Stop {
     pub(crate) deadline: Instant,
 }
 
-/// A terminal just opened: the child's ends are still ours to give away.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) terminal: Terminal,
-    leader: Endpoint,
-    follower: OwnedFd,
-    side: Option<OwnedFd>,
-    /// What a second pty starts with.
-    settings: Settings,
+/// Whether one of our standard fds is a terminal.
+pub(crate) fn is_terminal(number: usize) -> bool {
+    !startup::was_closed(number) && isatty(standard(number)).unwrap_or(false)
 }
 
-impl Opened {
+/// Opens a pty for a single stream whose reader is some other terminal or none: it processes no output. The end to read
+/// from, and the child's end.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn open_side(
+    terminal: Option<&mut Terminal>,
+    sink: &Endpoint,
+) -> Result<(Endpoint, OwnedFd), Error> {
+    let size = Size::of(sink.fd().as_raw_fd()).or(terminal.as_ref().map(|terminal| terminal.size));
+    let opened = pty::open(None, size.unwrap_or(Size::DEFAULT), Discipline::Typed);
+    let (leader, follower) = opened.map_err(|errno| Error::os("open a pty", errno))?;
+    if let Some(terminal) = terminal {
+        terminal.sides.push(Rc::downgrade(leader.fd()));
+    }
+    Ok((leader, follower))
+}
+
+impl Terminal {
     /// The size of the child's side, as a filter has to know it.
     pub(crate) fn screen_size(&self) -> ScreenSize {
-        self.terminal.size.as_screen()
+        self.size.as_screen()
     }
 
-    /// Opens a pty if the run calls for one: `auto` does if our stdout is a terminal.
+    /// Opens a pty if the run calls for one: `auto` does if our stdout or stderr is the terminal that controls our session,
+    /// or any terminal if none does.
     ///
     /// # Errors
     /// If there is no pty to be had and one was asked for.
-    pub(crate) fn open(wrap: &Wrap, verbosity: Verbosity) -> Result<Option<Opened>, Error> {
-        let screen = if startup::was_closed(1) { None } else { Screen::open(io::stdout().as_fd()) };
-        let on_screen = screen.is_some();
-        let screen = match wrap.pty {
-            PtyMode::Never => return Ok(None),
-            PtyMode::Auto if screen.is_none() => return Ok(None),
-            PtyMode::Auto | PtyMode::Always => screen.or_else(Screen::controlling),
+    pub(crate) fn open(wrap: &Wrap, verbosity: Verbosity) -> Result<Option<Terminal>, Error> {
+        let shown = |screen: &Screen, fd| is_terminal(fd) && screen.is(standard(fd));
+        let controlling = Screen::controlling();
+        let screen = match (wrap.pty, controlling) {
+            (PtyMode::Never, _) => return Ok(None),
+            (_, Some(screen)) => Some(screen),
+            (_, None) => [1, 2]
+                .into_iter()
+                .filter(|fd| is_terminal(*fd))
+                .find_map(|fd| Screen::open(standard(fd))),
         };
-        let keys = Keys::choose(wrap, screen.as_ref(), on_screen);
-        let ours = screen.as_ref().is_some_and(Screen::is_ours);
-        let modes = screen.as_ref().and_then(Screen::modes);
-        let copied = modes.clone().filter(|_| ours);
-        let modes = copied.clone().or(modes.map(pty::between_programs));
-        let background_output = match keys {
-            Keys::WhenOurs => BackgroundOutput::Terminal,
-            Keys::OnDemand | Keys::Elsewhere => BackgroundOutput::Allowed,
+        let on = |fd| screen.as_ref().is_some_and(|screen| shown(screen, fd));
+        let carrier = if on(2) && !on(1) { Stream::Stderr } else { Stream::Stdout };
+        if wrap.pty == PtyMode::Auto && !on(1) && !on(2) {
+            return Ok(None);
+        }
+        let fed = wrap.stdin == StdinMode::Relay && wrap.pty == PtyMode::Always && !on(0);
+        let discipline = match &screen {
+            _ if fed => Discipline::Fed,
+            Some(_) => Discipline::OfOurs,
+            None => Discipline::Typed,
         };
         let size = screen.as_ref().and_then(Screen::size).unwrap_or(Size::DEFAULT);
-        let processing = if on_screen { Processing::Terminal } else { Processing::Plain };
-        let fed = keys == Keys::Elsewhere && wrap.stdin == StdinMode::Relay;
-        let echo = if fed { Echo::Off } else { Echo::Terminal };
-        let settings = Settings { modes, size, processing, echo, background_output };
-        let failed = |errno| Error::os("open a pty", errno);
-        let opened = pty::open(&settings).and_then(|(leader, follower)| {
-            let device = fstat(&follower)?.st_rdev;
-            Ok((leader, follower, device))
-        });
-        let (leader, follower, device) = match opened {
+        let modes = screen.as_ref().and_then(Screen::modes);
+        let (leader, follower) = match pty::open(modes.as_ref(), size, discipline) {
             Ok(opened) => opened,
-            Err(errno) if wrap.pty == PtyMode::Auto => {
-                let text = format!("{}; going on with pipes", failed(errno));
-                notice::decision(verbosity, &text);
+            Err(errno) => {
+                let error = Error::os("open a pty", errno);
+                if wrap.pty == PtyMode::Always {
+                    return Err(error);
+                }
+                notice::decision(verbosity, &format!("{error}; going on with pipes"));
                 return Ok(None);
             }
-            Err(errno) => return Err(failed(errno)),
         };
-        let output = if on_screen { WhileRaw::PlainOutput } else { WhileRaw::ProcessOutput };
-        let terminal = Terminal {
-            leader: Some(leader.clone()),
-            side: None,
+        let mut terminal = Terminal {
+            device: device(follower.as_raw_fd()).unwrap_or_default().into(),
+            leader: Some(leader),
+            follower: Some(follower),
+            sides: Vec::new(),
+            keys: (discipline == Discipline::OfOurs).then(Keys::new),
             screen,
-            keys,
-            output,
+            carrier,
+            discipline,
             size,
-            device,
-            settings: settings.clone(),
-            copied,
+            seen: None,
+            newlines: Newlines::AsTheyAre,
+            due: None,
             stop: None,
             hang_up: HangUp::None,
         };
-        Ok(Some(Opened { terminal, leader, follower, side: None, settings }))
+        if let Some(modes) = terminal.changed_modes() {
+            terminal.newlines = pty::newlines(&modes);
+        }
+        Ok(Some(terminal))
     }
 
-    /// Whether one of our own streams is the terminal that this one stands for.
-    pub(crate) fn stands_for(&self, fd: impl AsFd) -> bool {
-        let screen = self.terminal.screen.as_ref();
-        self.terminal.output == WhileRaw::PlainOutput
-            && screen.is_some_and(|screen| screen.is(fd.as_fd()))
+    /// Whether one of our own fds is the terminal that the child's stands for.
+    pub(crate) fn stands_for(&self, fd: usize) -> bool {
+        is_terminal(fd) && self.screen.as_ref().is_some_and(|screen| screen.is(standard(fd)))
     }
 
-    /// The end for the relays.
-    pub(crate) fn leader(&self) -> Endpoint {
-        self.leader.clone()
+    /// Which of our streams carries what comes from the child's terminal.
+    pub(crate) fn carrier(&self) -> Stream {
+        self.carrier
     }
 
-    /// How lines end in what comes from that end.
-    pub(crate) fn newlines(&self) -> Newlines {
-        self.settings.newlines()
+    /// Whether our stdin, which is something else, is what is typed at the child's terminal.
+    pub(crate) fn is_fed(&self) -> bool {
+        self.discipline == Discipline::Fed
     }
 
     /// Another end of the child's side.
@@ -170,59 +196,13 @@ impl Opened {
     /// # Errors
     /// If there are no more fds.
     pub(crate) fn follower(&self) -> Result<OwnedFd, Error> {
-        self.follower.try_clone().map_err(|error| Error::os("open a pty", error))
+        let follower = self.follower.as_ref().map_or(Err(Errno::EIO.into()), OwnedFd::try_clone);
+        follower.map_err(|error| Error::os("open a pty", error))
     }
 
-    /// Opens a second pty for stderr, which controls no session: the end to read from, how lines end
-    /// there, and the child's end.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub(crate) fn open_side(&mut self, sink: Kind) -> Result<(Endpoint, Newlines, OwnedFd), Error> {
-        let failed = |error: io::Error| Error::os("open a pty for stderr", error);
-        let processing = match sink {
-            Kind::Terminal => Processing::Terminal,
-            _ => Processing::Plain,
-        };
-        let settings = Settings { processing, ..self.settings.clone() };
-        let (leader, follower) = pty::open(&settings).map_err(|errno| failed(errno.into()))?;
-        self.side = Some(follower.try_clone().map_err(failed)?);
-        self.terminal.side = Some(leader.clone());
-        Ok((leader, settings.newlines(), follower))
-    }
-
-    /// The terminal for the loop, and the child's side of it for the monitor.
-    pub(crate) fn divide(self) -> (Terminal, SessionTerminal) {
-        (self.terminal, SessionTerminal { terminal: self.follower, stderr: self.side })
-    }
-}
-
-impl Keys {
-    fn choose(wrap: &Wrap, screen: Option<&Screen>, on_screen: bool) -> Keys {
-        let Some(screen) = screen else { return Keys::Elsewhere };
-        let stdin_is_screen = !startup::was_closed(0) && screen.is(io::stdin().as_fd());
-        match wrap.stdin {
-            StdinMode::Inherit if stdin_is_screen && on_screen => Keys::WhenOurs,
-            StdinMode::Relay if stdin_is_screen => Keys::WhenOurs,
-            StdinMode::Relay if wrap.pty == PtyMode::Always => Keys::Elsewhere,
-            StdinMode::Inherit | StdinMode::Null | StdinMode::Relay => Keys::OnDemand,
-        }
-    }
-}
-
-impl Terminal {
-    pub(crate) fn keys(&self) -> Keys {
-        self.keys
-    }
-
-    /// The end that the child's output is read from and keys are written to, until it is hung up.
+    /// The end that the child's output is read from, until it is hung up.
     pub(crate) fn leader(&self) -> Option<&Endpoint> {
         self.leader.as_ref()
-    }
-
-    /// Where keys come from.
-    pub(crate) fn screen_end(&self) -> Option<&Endpoint> {
-        self.screen.as_ref().map(Screen::end)
     }
 
     /// What the child's side is, as a device number.
@@ -235,80 +215,159 @@ impl Terminal {
         self.screen.as_ref().is_some_and(Screen::is_ours)
     }
 
-    /// Whether the child has the keys.
-    pub(crate) fn is_taken(&self) -> bool {
-        self.screen.as_ref().is_some_and(Screen::is_taken)
-    }
-
-    /// Where the child's group belongs now: in the foreground if it can have what it would read there.
+    /// Where the child's group belongs now: where we are.
     pub(crate) fn placement(&self) -> Placement {
-        let foreground = match self.keys {
-            Keys::WhenOurs => self.is_ours(),
-            Keys::OnDemand => false,
-            Keys::Elsewhere => true,
-        };
+        let foreground = self.keys.is_none() || self.is_ours();
         if foreground { Placement::Foreground } else { Placement::Background }
     }
 
-    /// Whether keys may be read: nobody else's, and none while we are about to stop.
-    pub(crate) fn reading(&self) -> Reading {
-        let open = self.keys == Keys::Elsewhere || (self.is_taken() && self.stop.is_none());
-        if open { Reading::Allowed } else { Reading::Paused }
+    /// Whether our terminal has other modes than the run began with.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.screen.as_ref().is_some_and(Screen::is_changed)
     }
 
-    /// Takes our terminal for the child. Messages wait until it is given back.
-    pub(crate) fn take(&mut self) {
-        self.resize();
+    /// Sends the foreground group of the child's terminal what a key sends. False if that does not do it.
+    pub(crate) fn signal(&self, signal: i32) -> bool {
+        self.leader.as_ref().is_some_and(|leader| pty::signal(leader.fd(), signal).is_ok())
+    }
+
+    /// Passes on what has been typed, if somebody waits for it.
+    ///
+    /// # Errors
+    /// Only if the ring itself fails.
+    pub(crate) fn turn(&mut self, ring: &mut Ring, now: Instant) -> io::Result<()> {
+        if let (Some(keys), Some(screen), Some(leader), Some(follower), None) =
+            (&mut self.keys, &self.screen, &self.leader, &self.follower, self.stop)
+        {
+            let ends = Ends { screen, leader: leader.fd(), follower, device: self.device };
+            if keys.turn(ends, ring, now)? == Typist::Gone && self.hang_up == HangUp::None {
+                self.hang_up = HangUp::Due;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn polled(&mut self, operation: Operation) {
+        self.keys.iter_mut().for_each(|keys| keys.polled(operation));
+    }
+
+    /// When [`Terminal::turn`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.keys.as_ref()?.deadline().filter(|_| self.follower.is_some() && self.stop.is_none())
+    }
+
+    /// The leader has told of something (TIOCPKT), and all that was read before has been passed on; `taken` says how much
+    /// that is. How lines end that come from here on.
+    pub(crate) fn on_status(&mut self, status: u8, taken: u64) -> Newlines {
+        if let Some(screen) = &self.screen
+            && status & FLUSHREAD != 0
+            && self.follower.is_some()
+        {
+            screen.discard_input();
+        }
+        self.adopt_size();
+        if let Some(childs) = self.changed_modes()
+            && let Some(now) = self.screen.as_ref().and_then(Screen::modes)
+        {
+            // What was written before is still to come, and must not be processed a second time.
+            let mut first = childs.clone();
+            first.output_flags.remove(OutputFlags::OPOST.difference(now.output_flags));
+            first.local_flags.remove(LocalFlags::ECHO.difference(now.local_flags));
+            self.due = (first != childs).then_some(taken + IN_FLIGHT);
+            self.change(&first);
+            self.newlines = pty::newlines(&first);
+        }
+        self.newlines
+    }
+
+    /// Whether something waits to be turned on.
+    pub(crate) fn is_due(&self) -> bool {
+        self.due.is_some()
+    }
+
+    /// Turns on what has waited for earlier output, if that is through: so much has been taken from the pty, and nothing
+    /// waits there if `empty`. How lines end from here on.
+    pub(crate) fn on_passed(&mut self, taken: u64, empty: bool) -> Option<Newlines> {
+        self.due.take_if(|due| empty || taken >= *due)?;
+        let childs = self.seen.clone()?;
+        self.change(&childs);
+        self.newlines = pty::newlines(&childs);
+        Some(self.newlines)
+    }
+
+    /// Makes our terminal's modes those of the child's; hardware and EXTPROC stay.
+    fn change(&mut self, childs: &Termios) {
         let Some(screen) = &mut self.screen else { return };
-        let before = screen.take(self.output);
-        if screen.is_taken() && screen.is(io::stderr().as_fd()) {
-            notice::hold();
-        }
-        if before.is_some() && before != self.copied {
-            // What the shell has set, now that this is the foreground, is what the child would find.
-            self.copied = before;
-            self.copy_modes();
-        }
-    }
-
-    fn copy_modes(&self) {
-        if let (Some(modes), Some(leader)) = (&self.copied, &self.leader) {
-            let _ = tcsetattr(leader.fd(), SetArg::TCSANOW, &self.settings.adapt(modes.clone()));
+        let Some(mut modes) = screen.modes() else { return };
+        let extproc = modes.local_flags.contains(LocalFlags::EXTPROC);
+        modes.input_flags = childs.input_flags;
+        modes.output_flags = childs.output_flags;
+        modes.local_flags = childs.local_flags;
+        modes.local_flags.set(LocalFlags::EXTPROC, extproc);
+        modes.control_chars = childs.control_chars;
+        screen.change(&modes);
+        // A line of ours would tear what a program draws.
+        match screen.is_changed() && screen.is(io::stderr().as_fd()) {
+            true => notice::hold(),
+            false => notice::release(),
         }
     }
 
-    /// Leaves our terminal as the child has left its own: stty(1) changes it on purpose.
-    pub(crate) fn adopt_modes(&mut self) {
-        let (Some(copied), Some(leader)) = (&self.copied, &self.leader) else { return };
-        let Ok(left) = tcgetattr(leader.fd()) else { return };
-        if left != self.settings.adapt(copied.clone())
-            && self.settings.is_faithful()
-            && let Some(screen) = &mut self.screen
+    /// The modes of the child's terminal, if they are others than when this was last asked. A child that has turned EXTPROC
+    /// off with the rest (stty(1) does for `sane`) gets it back.
+    fn changed_modes(&mut self) -> Option<Termios> {
+        self.keys.as_ref()?;
+        let leader = self.leader.as_ref()?.fd();
+        let mut childs = tcgetattr(leader).ok()?;
+        if !childs.local_flags.contains(LocalFlags::EXTPROC) {
+            childs.local_flags.insert(LocalFlags::EXTPROC);
+            let _ = tcsetattr(leader, SetArg::TCSANOW, &childs);
+        }
+        let is_new = self.seen.as_ref() != Some(&childs);
+        self.seen = Some(childs.clone());
+        is_new.then_some(childs)
+    }
+
+    /// We have the foreground, perhaps anew: what others have made of our terminal is what the child finds.
+    pub(crate) fn enter_foreground(&mut self) {
+        self.resize();
+        if let (Some(_), Some(leader)) = (&self.keys, &self.leader)
+            && let Some(mut modes) = self.screen.as_ref().and_then(Screen::modes)
         {
-            screen.change_before(left);
+            modes.local_flags.insert(LocalFlags::EXTPROC);
+            let _ = tcsetattr(leader.fd(), SetArg::TCSANOW, &modes);
+            self.newlines = pty::newlines(&modes);
+            self.due = None;
+            let _ = self.changed_modes();
         }
     }
 
-    /// Gives the shell what was typed for it while the child ran: whatever the child has not read.
-    pub(crate) fn pass_on_unread(&self) {
-        if let (Keys::WhenOurs, Some(leader), Some(screen)) =
-            (self.keys, &self.leader, &self.screen)
-            && screen.is_taken()
-            && let Ok(bytes) = pty::take_unread(leader.fd().as_raw_fd())
-        {
-            screen.unread(&bytes);
+    /// The command has ended: from here on the terminal ends with its last user. What is typed is no longer for it.
+    pub(crate) fn release(&mut self) {
+        self.follower = None;
+    }
+
+    /// The run is over: leaves our terminal as the child has left its own, if it came to an end by itself.
+    pub(crate) fn conclude(&mut self, left_by_child: bool) {
+        if left_by_child && self.is_ours() {
+            self.adopt_size();
+            if let Some(childs) = self.changed_modes().or(self.due.and(self.seen.clone())) {
+                self.change(&childs);
+            }
+            self.screen.iter_mut().for_each(Screen::keep);
         }
     }
 
-    /// Gives our terminal back as it was.
-    pub(crate) fn give_back(&mut self) {
-        if let Some(screen) = &mut self.screen
-            && screen.is_taken()
+    /// Gives our terminal the size that the child has set on its own.
+    fn adopt_size(&mut self) {
+        if let (Some(leader), Some(screen), true) =
+            (&self.leader, &self.screen, self.keys.is_some())
+            && let Some(size) = Size::of(leader.fd().as_raw_fd())
+            && size != self.size
         {
-            screen.give_back();
-            self.copied = None;
+            self.size = size;
+            screen.set_size(size);
         }
-        notice::release();
     }
 
     /// Passes our terminal's size on, if it has changed. The kernel tells the child's foreground group.
@@ -316,8 +375,9 @@ impl Terminal {
         let Some(size) = self.screen.as_ref().and_then(Screen::size) else { return };
         if size != self.size {
             self.size = size;
-            for leader in [&self.leader, &self.side].into_iter().flatten() {
-                size.set(leader.fd().as_raw_fd());
+            let sides = self.sides.iter().filter_map(Weak::upgrade);
+            for leader in sides.chain(self.leader.as_ref().map(|leader| leader.fd().clone())) {
+                size.set(leader.as_raw_fd());
             }
         }
     }
@@ -332,21 +392,21 @@ impl Terminal {
         self.hang_up == HangUp::Said || self.leader.is_none()
     }
 
+    /// Whether our own terminal is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.hang_up == HangUp::Due
+    }
+
     /// Lets go of the child's terminal: once no relay holds it either, the kernel hangs it up.
     pub(crate) fn hang_up(&mut self) {
         self.leader = None;
-        self.side = None;
-    }
-
-    /// Lets go of stderr's own pty: whoever read it has left.
-    pub(crate) fn close_side(&mut self) {
-        self.side = None;
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.give_back();
+        self.screen.iter_mut().for_each(Screen::restore);
+        notice::release();
     }
 }
 

@@ -1,6 +1,6 @@
-//! Our own terminal: its foreground, its size, and its modes, which are raw only while the child has it.
+//! Our own terminal: its foreground, its size, and its modes, which are those that the child has set.
 //!
-//! Raw modes are undone on every way out: by [`Screen::give_back`], by dropping the [`Screen`], by the
+//! If the child does not end by itself, changed modes are undone on every way out: by dropping the [`Screen`], by the
 //! panic hook, and by handlers for the signals that say that nproxy itself is at fault. The last two find
 //! what they need in one static, because nothing else is in their reach.
 
@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::ptr;
 use std::sync::Once;
@@ -16,9 +16,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use nix::sys::termios::{
-    InputFlags, LocalFlags, OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr,
-};
+use nix::sys::termios::{FlushArg, SetArg, Termios, tcflush, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, tcgetpgrp};
 
 use crate::relay::Endpoint;
@@ -56,40 +54,20 @@ impl Size {
         (result == 0).then_some(Size(size))
     }
 
-    /// Sets it on a pty. The kernel tells the foreground group there, if the size is a new one.
-    pub(crate) fn set(self, leader: RawFd) {
+    /// Sets it on a terminal. The kernel tells the foreground group there, if the size is a new one.
+    pub(crate) fn set(self, terminal: RawFd) {
         // SAFETY: TIOCSWINSZ reads the struct that it is given.
-        unsafe { libc::ioctl(leader, libc::TIOCSWINSZ, &self.0) };
+        unsafe { libc::ioctl(terminal, libc::TIOCSWINSZ, &self.0) };
     }
 }
 
-/// Our terminal, on an open file of our own that never blocks.
+/// Our terminal, on an open file of our own that never blocks; where it may not be opened anew, on the one that we
+/// were given.
 #[derive(Debug)]
 pub(crate) struct Screen {
     end: Endpoint,
-    hold: Hold,
-}
-
-/// Who has set the terminal's modes.
-#[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one, and it is never moved while it is taken"
-)]
-enum Hold {
-    /// Whoever else is there.
-    Away,
-    /// We have: the modes as they were, and as we set them.
-    Taken { before: Termios, raw: Termios },
-}
-
-/// Whether the terminal processes output itself while it is raw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WhileRaw {
-    /// The child's terminal has done that already.
-    PlainOutput,
-    /// What comes to the screen does not come through the child's terminal.
-    ProcessOutput,
+    /// The modes that it had when the run began, once they have been changed for the child.
+    before: Option<Termios>,
 }
 
 impl Screen {
@@ -99,7 +77,8 @@ impl Screen {
         let wanted = device(fd.as_raw_fd())?;
         let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let mut opened = [own.as_str(), "/dev/tty"].into_iter().filter_map(Screen::open_path);
-        opened.find(|screen| device(screen.fd()) == Some(wanted))
+        let opened = opened.find(|screen| device(screen.fd()) == Some(wanted));
+        opened.or_else(|| Screen::new(fd.try_clone_to_owned().ok()?))
     }
 
     /// Opens the terminal that controls this session.
@@ -110,11 +89,13 @@ impl Screen {
     fn open_path(path: &str) -> Option<Screen> {
         let mut options = File::options();
         options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        let end = Endpoint::new(options.open(path).ok()?.into()).ok()?;
-        Some(Screen { end, hold: Hold::Away })
+        Screen::new(options.open(path).ok()?.into())
     }
 
-    /// The terminal as the end of a relay.
+    fn new(fd: OwnedFd) -> Option<Screen> {
+        Some(Screen { end: Endpoint::new(fd).ok()?, before: None })
+    }
+
     pub(crate) fn end(&self) -> &Endpoint {
         &self.end
     }
@@ -123,9 +104,14 @@ impl Screen {
         self.end.fd().as_raw_fd()
     }
 
+    /// Which device it is, whatever the name it was opened by.
+    pub(crate) fn device(&self) -> Option<u32> {
+        device(self.fd())
+    }
+
     /// Whether `fd` is this terminal.
     pub(crate) fn is(&self, fd: BorrowedFd<'_>) -> bool {
-        device(fd.as_raw_fd()).is_some_and(|device_| Some(device_) == device(self.fd()))
+        device(fd.as_raw_fd()).is_some_and(|device| Some(device) == self.device())
     }
 
     /// Whether we may read from it and set its modes: one that does not control our session knows no
@@ -141,75 +127,60 @@ impl Screen {
         Size::of(self.fd())
     }
 
+    pub(crate) fn set_size(&self, size: Size) {
+        size.set(self.fd());
+    }
+
     pub(crate) fn modes(&self) -> Option<Termios> {
         tcgetattr(self.end.fd()).ok()
     }
 
-    pub(crate) fn is_taken(&self) -> bool {
-        matches!(self.hold, Hold::Taken { .. })
+    /// Whether its modes are other than those that the run began with.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.before.is_some()
     }
 
-    /// Sets the terminal raw: every key reaches the child's terminal as a byte, which makes of it what
-    /// ours would have. In the background this stops us, until it may be done. Returns the modes as they
-    /// were before.
-    pub(crate) fn take(&mut self, output: WhileRaw) -> Option<Termios> {
-        let now = self.modes()?;
-        let before = match &self.hold {
-            // We were stopped without notice, and nobody has touched the modes since.
-            Hold::Taken { before, raw } if *raw == now => before.clone(),
-            _ => now,
-        };
-        let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        // What cfmakeraw(3) clears beyond what has to be cleared, and what it leaves.
-        raw.input_flags.remove(InputFlags::IXOFF | InputFlags::IXANY | InputFlags::IUCLC);
-        raw.local_flags.remove(LocalFlags::TOSTOP);
-        if output == WhileRaw::ProcessOutput {
-            raw.output_flags |= before.output_flags & OutputFlags::OPOST;
+    /// Sets modes for the child, if we may.
+    pub(crate) fn change(&mut self, modes: &Termios) {
+        let Some(now) = self.modes().filter(|now| now != modes && self.is_ours()) else { return };
+        let before = self.before.take().unwrap_or(now);
+        if before == *modes {
+            unguard();
+        } else {
+            guard(self.fd(), &before);
+            self.before = Some(before);
         }
-        guard(self.fd(), &before);
-        if set_modes(self.fd(), &raw).is_ok() {
-            // As the kernel has it: it may not take every flag.
-            let raw = self.modes().unwrap_or(raw);
-            self.hold = Hold::Taken { before: before.clone(), raw };
-        }
-        Some(before)
+        let _ = set_modes(self.fd(), modes);
     }
 
-    /// Gives back bytes that were read here and meant for whoever reads next. While the terminal is raw
-    /// nothing of it is shown twice. Kernels that forbid this (dev.tty.legacy_tiocsti = 0, Linux 6.2) lose it.
-    pub(crate) fn unread(&self, bytes: &[u8]) {
-        // SAFETY: TIOCSTI reads the one byte that it is given.
-        let mut typed = bytes
-            .iter()
-            .map(|byte| unsafe { libc::ioctl(self.fd(), libc::TIOCSTI, std::ptr::from_ref(byte)) });
-        let _ = typed.all(|result| result == 0);
-    }
-
-    /// Changes what [`Screen::give_back`] will set.
-    pub(crate) fn change_before(&mut self, modes: Termios) {
-        if let Hold::Taken { before, .. } = &mut self.hold {
-            *before = modes;
-            guard(self.end.fd().as_raw_fd(), before);
+    /// Throws away what has been typed and not read: the child wants nothing of it.
+    pub(crate) fn discard_input(&self) {
+        if self.is_ours() {
+            let _ = tcflush(self.end.fd(), FlushArg::TCIFLUSH);
         }
     }
 
     /// Puts the modes back as they were, if the terminal is still ours. Whoever else has it now has
     /// set modes of their own.
-    pub(crate) fn give_back(&mut self) {
-        let was = std::mem::replace(&mut self.hold, Hold::Away);
+    pub(crate) fn restore(&mut self) {
         unguard();
-        if let Hold::Taken { before, .. } = was
+        if let Some(before) = self.before.take()
             && self.is_ours()
         {
             let _ = set_modes(self.fd(), &before);
         }
     }
+
+    /// Leaves the modes as they are now: the child has ended and has left them so.
+    pub(crate) fn keep(&mut self) {
+        unguard();
+        self.before = None;
+    }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        self.give_back();
+        self.restore();
     }
 }
 
@@ -226,7 +197,7 @@ fn set_modes(fd: RawFd, modes: &Termios) -> Result<(), Errno> {
 }
 
 /// Which device a terminal is: /dev/tty and the name that it stands for are the same.
-fn device(fd: RawFd) -> Option<u32> {
+pub(crate) fn device(fd: RawFd) -> Option<u32> {
     let mut device: libc::c_uint = 0;
     // SAFETY: TIOCGDEV fills in the number that it is given.
     let result = unsafe { libc::ioctl(fd, libc::TIOCGDEV, &mut device) };

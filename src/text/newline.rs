@@ -24,6 +24,25 @@ pub enum Newlines {
     OfATerminal,
 }
 
+/// Takes the CR out that stands directly before each LF, in place. Returns how many bytes are left; a CR that comes last
+/// is one of them.
+pub fn remove(bytes: &mut [u8]) -> usize {
+    let (mut kept, mut at) = (0, 0);
+    while at < bytes.len() {
+        let line = memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |end| at + end);
+        let is_ended = line < bytes.len();
+        let text = if is_ended && line > at && bytes[line - 1] == b'\r' { line - 1 } else { line };
+        bytes.copy_within(at..text, kept);
+        kept += text - at;
+        if is_ended {
+            bytes[kept] = b'\n';
+            kept += 1;
+        }
+        at = line + 1;
+    }
+    kept
+}
+
 /// The state of one stream.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Newline {

@@ -32,3 +32,5 @@ pub(crate) mod tee;
 mod tee_stall;
 // Legs that break or were never there, and what the main path and the user notice of it.
 mod tee_trouble;
+// What goes to the command besides its streams.
+mod inherited;

@@ -94,7 +94,10 @@ pub(crate) fn children(pid: i32) -> Vec<i32> {
 
 #[track_caller]
 pub(crate) fn only_child(pid: i32) -> i32 {
-    until(&format!("a child of {}", describe(pid)), || match children(pid)[..] {
+    // One that has ended is a throw-away leader of the child's group.
+    let alive =
+        || children(pid).into_iter().filter(|child| state(*child) != 'Z').collect::<Vec<_>>();
+    until(&format!("a child of {}", describe(pid)), || match alive()[..] {
         [] => None,
         // Between fork and exec the child still is nproxy by name.
         [child] => (command_line(child) != command_line(pid)).then_some(child),

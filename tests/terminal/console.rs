@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::process::Stdio;
 
-use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::capture::Capture;
@@ -84,12 +84,9 @@ impl Console {
         tcgetattr(&self.keys).expect("tcgetattr")
     }
 
-    /// Waits until nproxy has taken the terminal, and the child's terminal is there: its monitor, and the child.
+    /// Waits until the child runs at its terminal: its monitor, and the child.
     #[track_caller]
-    pub(crate) fn wait_until_taken(&self) -> (i32, i32) {
-        proc::until("raw mode", || {
-            (!self.modes().local_flags.contains(LocalFlags::ICANON)).then_some(())
-        });
+    pub(crate) fn wait_until_started(&self) -> (i32, i32) {
         let monitor = proc::until("a monitor", || proc::children(self.run.pid()).first().copied());
         (monitor, proc::only_child(monitor))
     }

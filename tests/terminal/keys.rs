@@ -54,7 +54,7 @@ fn pasted_text_is_what_the_bare_terminal_keeps(engine: Engine) {
         let mut console = Console::bare(&["sh", "-c", &path(&bare)]);
         let expected = kept(&mut console, &bare);
         let mut console = Console::nproxy(engine, &["sh", "-c", &path(&ours)]);
-        console.wait_until_taken();
+        console.wait_until_started();
         let got = kept(&mut console, &ours);
         assert_eq!(got.len(), expected.len(), "{name}");
         assert!(got == expected, "{name}");
@@ -65,7 +65,7 @@ fn pasted_text_is_what_the_bare_terminal_keeps(engine: Engine) {
 fn sizes_are_passed_on_once(engine: Engine) {
     let mut console =
         Console::nproxy(engine, &["sh", "-c", "stty size; while :; do read x; stty size; done"]);
-    console.wait_until_taken();
+    console.wait_until_started();
     console.screen.wait_for("25 81\r\n", 1);
     for row in 30..=33 {
         console.resize(row, 90);
@@ -76,7 +76,7 @@ fn sizes_are_passed_on_once(engine: Engine) {
         });
     }
     let console = Console::nproxy(engine, &["peer", "signals"]);
-    console.wait_until_taken();
+    console.wait_until_started();
     console.screen.wait_for("ready", 1);
     for row in 30..=33 {
         console.resize(row, 90);
@@ -116,7 +116,7 @@ fn pause_stops_output_only(engine: Engine) {
         log.display()
     );
     let mut console = Console::nproxy(engine, &["bash", "-c", &script]);
-    console.wait_until_taken();
+    console.wait_until_started();
     console.screen.wait_for("tick", 3);
     console.press(CTRL_S);
     wait_for_pause(&console);
@@ -139,7 +139,7 @@ fn pause_stops_output_only(engine: Engine) {
 fn idle_costs_nothing(engine: Engine) {
     // What watching memory costs is tested where that is.
     let mut console = Console::nproxy(engine, &["--monitor=off", "cat"]);
-    let (monitor, _) = console.wait_until_taken();
+    let (monitor, _) = console.wait_until_started();
     let spent = || proc::cpu_time(console.run.pid()) + proc::cpu_time(monitor);
     let mut last = spent();
     proc::until("it to settle", || {
@@ -179,16 +179,10 @@ fn terminal_lost(engine: Engine) {
 
 /// What the command has not read is the shell's, as it would be without nproxy.
 fn typed_ahead_for_the_shell(engine: Engine) {
-    let allowed = fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti");
-    if allowed.is_ok_and(|value| value.trim() == "0") && !nix::unistd::geteuid().is_root() {
-        crate::harness::skip("this kernel lets nobody type for others (dev.tty.legacy_tiocsti)");
-        return;
-    }
     let directory = tempdir().expect("directory");
     let mut terminal = Terminal::open_with(engine, directory.path(), "auto", "--noediting");
     let before = terminal.modes();
     terminal.enter("nproxy sh -c 'read one; until [ -e go ]; do sleep 0.01; done'");
-    proc::until("raw mode", || (terminal.modes() != before).then_some(()));
     terminal.enter("for the command");
     terminal.enter("echo ahead=$((6 * 7))");
     terminal.enter("echo again=$((7 * 7))");

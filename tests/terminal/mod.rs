@@ -17,3 +17,5 @@ mod bytes;
 mod keys;
 // Whole screens beside those of the bare program, through tmux.
 mod screens;
+// Beside the bare command, on one terminal with others.
+mod as_bare;

@@ -28,7 +28,7 @@ fn assert_restored(console: &Console) {
 fn after_signals_to_nproxy(engine: Engine) {
     for end in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
         let console = Console::nproxy(engine, &["cat"]);
-        console.wait_until_taken();
+        console.wait_until_started();
         signal(console.run.pid(), end);
         let keys = console.keys.try_clone().expect("dup");
         let before = console.before.clone();
@@ -36,9 +36,9 @@ fn after_signals_to_nproxy(engine: Engine) {
         ended.expect_signal(end).expect(ended.left.is_empty(), "left processes behind");
         assert_eq!(nix::sys::termios::tcgetattr(&keys), Ok(before));
     }
-    // One that says that nproxy itself is at fault.
-    let mut console = Console::nproxy(engine, &["cat"]);
-    console.wait_until_taken();
+    // One that says that nproxy itself is at fault, while the modes are the child's.
+    let mut console = Console::nproxy(engine, &["sh", "-c", "stty raw -echo; cat"]);
+    crate::proc::until("raw mode", || (console.modes() != console.before).then_some(()));
     signal(console.run.pid(), Signal::SIGSEGV);
     console.wait_for_end();
     assert_restored(&console);
@@ -47,7 +47,7 @@ fn after_signals_to_nproxy(engine: Engine) {
 fn after_signals_to_the_child(engine: Engine) {
     for end in [Signal::SIGKILL, Signal::SIGTERM] {
         let mut console = Console::nproxy(engine, &["cat"]);
-        let (_, child) = console.wait_until_taken();
+        let (_, child) = console.wait_until_started();
         signal(child, end);
         console.wait_for_end();
         assert_restored(&console);
@@ -57,7 +57,7 @@ fn after_signals_to_the_child(engine: Engine) {
 fn after_keys(engine: Engine) {
     for key in [CTRL_C, CTRL_BACKSLASH, CTRL_D] {
         let mut console = Console::nproxy(engine, &["cat"]);
-        console.wait_until_taken();
+        console.wait_until_started();
         console.press(key);
         console.wait_for_end();
         assert_restored(&console);
@@ -66,7 +66,7 @@ fn after_keys(engine: Engine) {
 
 fn after_the_end_of_the_monitor(engine: Engine) {
     let mut console = Console::nproxy(engine, &["cat"]);
-    let (monitor, _) = console.wait_until_taken();
+    let (monitor, _) = console.wait_until_started();
     signal(monitor, Signal::SIGKILL);
     console.wait_for_end();
     assert_restored(&console);
@@ -104,7 +104,7 @@ fn after_an_end_of_its_own(engine: Engine) {
 fn left_as_the_child_leaves_them(engine: Engine) {
     use nix::sys::termios::LocalFlags;
     let mut console = Console::nproxy(engine, &["sh", "-c", "read line; stty -echo"]);
-    console.wait_until_taken();
+    console.wait_until_started();
     console.press("\n");
     console.wait_for_end();
     let (before, after) = (console.before.local_flags, console.modes().local_flags);

@@ -11,7 +11,7 @@
 mod process;
 pub(crate) mod protocol;
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -29,7 +29,6 @@ use crate::process::signals::Inheritance;
 use crate::process::spawn::{ChildStreams, Placement};
 use crate::ring::Fd;
 use process::MonitorProcess;
-pub(crate) use process::SessionTerminal;
 use protocol::{MonitorEvent, Order};
 
 /// The monitor as nproxy sees it. Dropped, it ends: the child's group is hung up on if it still runs.
@@ -57,7 +56,7 @@ impl Monitor {
     pub(crate) fn fork(
         wrap: &Wrap,
         streams: ChildStreams,
-        terminal_end: SessionTerminal,
+        terminal: OwnedFd,
         inheritance: Inheritance,
         confinement: Confinement,
     ) -> Result<Monitor, Error> {
@@ -74,11 +73,7 @@ impl Monitor {
             ForkResult::Parent { child } => Ok(Monitor { pid: child, socket: Rc::new(ours) }),
             ForkResult::Child => {
                 drop(ours);
-                MonitorProcess::new(theirs, terminal_end, inheritance).run(
-                    wrap,
-                    streams,
-                    confinement,
-                )
+                MonitorProcess::new(theirs, terminal, inheritance).run(wrap, streams, confinement)
             }
         }
     }

@@ -13,7 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{MsgFlags, recv, send};
-use nix::unistd::{Pid, getpgrp, setsid, tcgetpgrp};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, getpgrp, getppid, setsid, tcgetpgrp};
 
 use super::protocol::{self, MonitorEvent, Order, Recipient};
 use crate::config::Wrap;
@@ -22,23 +23,18 @@ use crate::process::limits::Confinement;
 use crate::process::signals::Inheritance;
 use crate::process::spawn::{self, ChildStreams, Placement, ProcessGroup};
 
-/// The terminal that the monitor's session gets.
-#[derive(Debug)]
-pub(crate) struct SessionTerminal {
-    /// The follower that becomes the controlling terminal.
-    pub(crate) terminal: OwnedFd,
-    /// Another follower to be kept open until the child has ended.
-    pub(crate) stderr: Option<OwnedFd>,
-}
-
 /// The monitor, in its own process.
 pub(crate) struct MonitorProcess {
     socket: OwnedFd,
-    /// Until the child has ended.
-    terminal_end: Option<SessionTerminal>,
+    /// The follower that becomes the controlling terminal, until the child has ended.
+    terminal: Option<OwnedFd>,
     inheritance: Inheritance,
-    /// Its pid, which is also its group's number, while it runs.
+    /// While it runs.
     child: Option<Pid>,
+    /// The child's group. Its number need not be the child's.
+    group: Pid,
+    /// Whether nproxy leads its group, as the child then does.
+    leads_its_group: bool,
     stopped: bool,
     signals: Option<SignalFd>,
     /// nproxy can be told nothing any more, or there is nothing to be told: it sees that when this process ends.
@@ -55,14 +51,16 @@ enum Received {
 impl MonitorProcess {
     pub(crate) fn new(
         socket: OwnedFd,
-        terminal_end: SessionTerminal,
+        terminal: OwnedFd,
         inheritance: Inheritance,
     ) -> MonitorProcess {
         MonitorProcess {
             socket,
-            terminal_end: Some(terminal_end),
+            terminal: Some(terminal),
             inheritance,
             child: None,
+            group: Pid::from_raw(0),
+            leads_its_group: getpgrp() == getppid(),
             stopped: false,
             signals: None,
             useless: false,
@@ -105,7 +103,7 @@ impl MonitorProcess {
     }
 
     fn terminal(&self) -> Option<RawFd> {
-        self.terminal_end.as_ref().map(|terminal_end| terminal_end.terminal.as_raw_fd())
+        self.terminal.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     fn wait_for_start(&self) -> Option<Placement> {
@@ -121,16 +119,24 @@ impl MonitorProcess {
     }
 
     fn start(
-        &self,
+        &mut self,
         wrap: &Wrap,
         streams: ChildStreams,
         confinement: Confinement,
         placement: Placement,
     ) -> Result<Pid, Errno> {
         let terminal = self.terminal().ok_or(Errno::ENOTTY)?;
-        let group = ProcessGroup::AtTerminal(terminal, placement);
-        spawn::start(wrap, streams, self.inheritance, group, confinement)
-            .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        let leader = if self.leads_its_group { None } else { Some(lead_a_group()?) };
+        let group =
+            ProcessGroup::AtTerminal(terminal, placement, leader.unwrap_or(Pid::from_raw(0)));
+        let started = spawn::start(wrap, streams, self.inheritance, group, confinement);
+        if let Some(leader) = leader {
+            let _ = waitpid(leader, None);
+        }
+        let pid =
+            started.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+        self.group = leader.unwrap_or(pid);
+        Ok(pid)
     }
 
     /// Closes every fd that is not the monitor's own: a pipe that it held would not end when the child
@@ -141,12 +147,9 @@ impl MonitorProcess {
             let _ = nix::unistd::dup2_stdout(&null);
             let _ = nix::unistd::dup2_stderr(&null);
         }
-        let stderr =
-            self.terminal_end.as_ref().and_then(|terminal_end| terminal_end.stderr.as_ref());
         let signals = self.signals.as_ref().map(|signals| signals.as_fd().as_raw_fd());
         let kept = [Some(self.socket.as_raw_fd()), self.terminal(), signals];
         let mut kept: Vec<RawFd> = kept.into_iter().flatten().collect();
-        kept.extend(stderr.map(AsRawFd::as_raw_fd));
         kept.sort_unstable();
         let mut first = 3;
         for fd in kept {
@@ -208,7 +211,7 @@ impl MonitorProcess {
                 if let Some(terminal) = self.terminal() {
                     let _ = spawn::take_foreground(terminal);
                 }
-                self.terminal_end = None;
+                self.terminal = None;
                 self.report(MonitorEvent::Ended(Exit::of(status)));
             }
         }
@@ -219,35 +222,32 @@ impl MonitorProcess {
         match order {
             Order::Start(_) => {}
             Order::Signal(signal, Recipient::Child) => send_signal(child.as_raw(), signal),
-            Order::Signal(signal, Recipient::Group) => send_signal(-child.as_raw(), signal),
+            Order::Signal(signal, Recipient::Group) => send_signal(-self.group.as_raw(), signal),
             Order::Signal(signal, Recipient::Foreground) => {
-                send_signal(-self.foreground_or(child).as_raw(), signal);
+                send_signal(-self.foreground().as_raw(), signal);
             }
             Order::AnnounceHangUp(signal) => {
-                self.announce_hang_up(child, signal);
+                self.announce_hang_up(signal);
                 self.report(MonitorEvent::HangUpAnnounced);
             }
             Order::Continue(Placement::Background) => {
                 self.set_foreground(getpgrp());
-                send_signal(-child.as_raw(), libc::SIGCONT);
+                send_signal(-self.group.as_raw(), libc::SIGCONT);
             }
             Order::Continue(Placement::Foreground) => {
                 // A child that runs may have given the foreground to a job of its own.
-                if self.stopped || self.foreground_or(child) == child {
-                    self.set_foreground(child);
+                if self.stopped || self.foreground() == self.group {
+                    self.set_foreground(self.group);
                 }
-                send_signal(-child.as_raw(), libc::SIGCONT);
+                send_signal(-self.group.as_raw(), libc::SIGCONT);
             }
         }
     }
 
-    /// The foreground group, unless that is the monitor's own or none.
-    fn foreground_or(&self, child: Pid) -> Pid {
-        let group = self
-            .terminal_end
-            .as_ref()
-            .and_then(|terminal_end| tcgetpgrp(&terminal_end.terminal).ok());
-        group.filter(|group| *group != getpgrp() && group.as_raw() > 0).unwrap_or(child)
+    /// The foreground group, unless that is the monitor's own or none: then the child's.
+    fn foreground(&self) -> Pid {
+        let group = self.terminal.as_ref().and_then(|terminal| tcgetpgrp(terminal).ok());
+        group.filter(|group| *group != getpgrp() && group.as_raw() > 0).unwrap_or(self.group)
     }
 
     fn set_foreground(&self, group: Pid) {
@@ -259,17 +259,16 @@ impl MonitorProcess {
 
     /// nproxy is gone, and with it the terminal: the child is told as any other would be.
     fn hang_up(&self) {
-        if let Some(child) = self.child {
-            self.announce_hang_up(child, libc::SIGHUP);
+        if self.child.is_some() {
+            self.announce_hang_up(libc::SIGHUP);
         }
     }
 
     /// Tells the foreground group, and the child's if that is another; also those of them that are stopped.
-    fn announce_hang_up(&self, child: Pid, signal: i32) {
-        let foreground = self.foreground_or(child);
-        for group in
-            [Some(foreground), (foreground != child).then_some(child)].into_iter().flatten()
-        {
+    fn announce_hang_up(&self, signal: i32) {
+        let foreground = self.foreground();
+        let childs = Some(self.group).filter(|group| *group != foreground);
+        for group in childs.into_iter().chain([foreground]) {
             send_signal(-group.as_raw(), signal);
             send_signal(-group.as_raw(), libc::SIGCONT);
         }
@@ -287,6 +286,22 @@ impl MonitorProcess {
             Ok(_) => Order::decode(&bytes).map_or(Received::Nothing, Received::Order),
             Err(Errno::EAGAIN | Errno::EINTR) => Received::Nothing,
             Err(_) => Received::Gone,
+        }
+    }
+}
+
+/// Makes a process group by a leader that ends at once: whoever joins it is no leader, as it would be none without
+/// nproxy. The number stays taken until the caller has reaped that leader.
+fn lead_a_group() -> Result<Pid, Errno> {
+    // SAFETY: this process has one thread, and the copy makes two system calls.
+    match unsafe { fork() }? {
+        ForkResult::Child => unsafe {
+            libc::setpgid(0, 0);
+            libc::_exit(0)
+        },
+        ForkResult::Parent { child } => {
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            waitid(Id::Pid(child), flags).map(|_| child)
         }
     }
 }

@@ -15,8 +15,9 @@ use crate::relay::endpoint::{Endpoint, Kind};
 use crate::relay::flow::TextSwitch;
 use crate::relay::link::{Link, Reads, Step};
 use crate::relay::result::TransferResult;
-use crate::relay::route::{End, Reading, TextWork};
+use crate::relay::route::{End, TextWork};
 use crate::ring::{Buffer, Op, Operation, Ring};
+use crate::text::newline::{self, Newlines};
 use crate::text::{Arrival, Filter, Progress, line_ends};
 
 /// Size of each of the two buffers, in bytes.
@@ -137,7 +138,6 @@ impl Buffered {
         }
         self.pass_on(source, sink);
         if let Reads::UpTo(most) = reads
-            && link.reading == Reading::Allowed
             && !self.source_ended
             && (self.filled.is_empty() || self.completing_line)
             && let Some(input) = self.input.take()
@@ -169,7 +169,9 @@ impl Buffered {
         }
         let whole = self.filled.clone();
         let cut = match sink.kind() {
-            Kind::File if !self.source_ended && source.kind() != Kind::Records => {
+            Kind::File | Kind::Terminal
+                if !self.source_ended && source.kind() != Kind::Records =>
+            {
                 line_cut(&input.bytes()[whole.clone()], source)
             }
             _ => whole.len(),
@@ -248,9 +250,13 @@ impl Buffered {
                 self.read_failed(Errno::EMSGSIZE, link)
             }
             TransferResult::Moved(moved) => {
-                self.filled.end += moved as usize;
                 self.completing_line = false;
-                link.counters.taken += u64::from(moved);
+                let before = self.filled.end;
+                match link.packets {
+                    Some(newlines) => self.unpack(moved as usize, newlines, link),
+                    None => self.filled.end += moved as usize,
+                }
+                link.counters.taken += (self.filled.len() + self.filled.start - before) as u64;
                 if let Some(text) = &mut self.text {
                     text.arrive();
                 }
@@ -278,6 +284,29 @@ impl Buffered {
             TransferResult::ReaderLeft => self.read_failed(Errno::EPIPE, link),
             TransferResult::Reset => self.read_failed(Errno::ECONNRESET, link),
             TransferResult::Failed(errno) => self.read_failed(errno, link),
+        }
+    }
+
+    /// Takes in what a pty's leader gives in packet mode: a byte that says what follows, and that. A newline's CR, which
+    /// the pty has put there, is taken out again: if the reader is a terminal, it puts its own.
+    fn unpack(&mut self, moved: usize, newlines: Newlines, link: &mut Link) {
+        let Some(input) = &mut self.input else { return };
+        let (start, bytes) = (self.filled.end, input.bytes_mut());
+        let end = start + moved;
+        if bytes[start] != 0 {
+            link.status |= bytes[start];
+            return;
+        }
+        bytes.copy_within(start + 1..end, start);
+        self.filled.end = end - 1;
+        if newlines == Newlines::OfATerminal {
+            // What came before may end in the CR of the first LF.
+            let from = start.saturating_sub(1).max(self.filled.start);
+            self.filled.end = from + newline::remove(&mut bytes[from..end - 1]);
+            let more = || link.source.as_ref().is_some_and(Endpoint::has_input);
+            let ends_open = self.filled.end > from && bytes[self.filled.end - 1] == b'\r';
+            // A program that only ever redraws its line is not waited for.
+            self.completing_line = ends_open && self.filled.end < BUFFER / 2 && more();
         }
     }
 
@@ -454,7 +483,8 @@ impl Text {
 }
 
 /// How much of `bytes` may go into a file that others may write to as well: whole lines, as long as
-/// the rest of the last one is already on its way. What two writers append then stays line by line.
+/// the rest of the last one is already on its way. What two writers append then stays line by line. So it is at a
+/// terminal, as far as that takes a whole write at once.
 fn line_cut(bytes: &[u8], source: &Endpoint) -> usize {
     match bytes.iter().rposition(|byte| *byte == b'\n') {
         Some(last) if last + 1 < bytes.len() && source.has_input() => last + 1,
