@@ -73,9 +73,10 @@ impl Command<'_> {
             return;
         }
         // A key has reached all of our group by itself. Where the child has sent the signal, it would have.
-        let had = self.group_has_had.iter().any(|(signal, at)| {
-            *signal == stop.signal && now < *at + SIGNAL_TAKES_EFFECT
-        });
+        let had = self
+            .group_has_had
+            .iter()
+            .any(|(signal, at)| *signal == stop.signal && now < *at + SIGNAL_TAKES_EFFECT);
         let whom =
             if had || stop.signal == libc::SIGSTOP { Whom::Ourselves } else { Whom::OurGroup };
         self.group_has_had.retain(|(signal, _)| *signal != stop.signal);

@@ -54,6 +54,8 @@ pub(crate) struct Relays {
 struct Note {
     /// When it last completed anything, or the command ended.
     silent_since: Instant,
+    /// When it last completed anything, whatever silence has been found since.
+    moved: Instant,
     /// Who else holds the source of a relay that is being left.
     holder: Option<Holder>,
     /// Its end has been reported.
@@ -85,7 +87,7 @@ impl DerefMut for Relays {
 
 impl Relays {
     pub(crate) fn new(relays: Vec<Relay>, started: Instant) -> Relays {
-        let note = || Note { silent_since: started, holder: None, reported: false };
+        let note = || Note { silent_since: started, moved: started, holder: None, reported: false };
         let notes = relays.iter().map(|_| note()).collect();
         Relays { relays, notes }
     }
@@ -94,12 +96,13 @@ impl Relays {
     pub(crate) fn completing(&mut self, number: u8, now: Instant) -> &mut Relay {
         let index = usize::from(number);
         self.notes[index].silent_since = now;
+        self.notes[index].moved = now;
         &mut self.relays[index]
     }
 
     /// The command has ended: silence counts from now.
     pub(crate) fn restart_silence(&mut self, now: Instant) {
-        self.notes.iter_mut().for_each(|note| note.silent_since = now);
+        self.notes.iter_mut().for_each(|note| (note.silent_since, note.moved) = (now, now));
     }
 
     /// Whether the command writes to a terminal, where a live line of ours would be in its way.
@@ -175,10 +178,11 @@ impl Relays {
         let due: Vec<usize> = stalling.map(|(copy, _)| copy).collect();
         for copy in due {
             let relay = &mut self.relays[copy];
-            if relay.source().is_some_and(Endpoint::has_input) || !patience.asked_to_end {
+            let more = relay.source().is_some_and(Endpoint::has_input);
+            if more || !relay.has_passed_on() || !patience.asked_to_end {
                 relay.stop(ring)?;
             } else {
-                self.notes[copy].silent_since = now;
+                self.notes[copy].moved = now;
             }
         }
         Ok(())
@@ -198,7 +202,7 @@ impl Relays {
                 ((only_copies || patience.asked_to_end) && is_copy(relay) || is_terminal(relay))
                     && relay.ended().is_none()
             })
-            .map(|(copy, (_, note))| (copy, note.silent_since + STALLED_COPY))
+            .map(|(copy, (_, note))| (copy, note.moved + STALLED_COPY))
     }
 
     /// When something here falls due, if nothing completes before.

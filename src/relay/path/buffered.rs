@@ -169,9 +169,7 @@ impl Buffered {
         }
         let whole = self.filled.clone();
         let cut = match sink.kind() {
-            Kind::File | Kind::Terminal
-                if !self.source_ended && source.kind() != Kind::Records =>
-            {
+            Kind::File | Kind::Terminal if !self.source_ended && source.kind() != Kind::Records => {
                 line_cut(&input.bytes()[whole.clone()], source)
             }
             _ => whole.len(),
