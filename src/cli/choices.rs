@@ -26,7 +26,7 @@ pub enum EngineChoice {
 /// Whether the command gets a terminal of its own, a pty: `--pty`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum PtyMode {
-    /// If stdout is a terminal, for those of the command's streams that are that terminal
+    /// If stdout or stderr is a terminal, for those of the command's streams that are one
     #[default]
     Auto,
     /// In any case, so that programs flush each line and keep their colours
