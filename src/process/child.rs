@@ -245,9 +245,9 @@ impl Child {
         }
         let value = libc::sigval { sival_ptr: payload as *mut libc::c_void };
         match (&self.origin, self.forward_to) {
-            // SAFETY: sigqueue(3) passes the value on as a number.
             (Origin::Own(_), ForwardTo::Child) => {
-                _ = unsafe { libc::sigqueue(self.pid.as_raw(), signal, value) }
+                // SAFETY: sigqueue(3) passes the value on as a number.
+                unsafe { libc::sigqueue(self.pid.as_raw(), signal, value) };
             }
             _ => self.signal(signal),
         }

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, getpgrp, getppid, setsid, tcgetpgrp};
+use nix::unistd::{ForkResult, Pid, fork, getpgrp, getppid, setpgid, setsid, tcgetpgrp};
 
 use super::protocol::{self, MonitorEvent, Order, Recipient};
 use crate::config::Wrap;
@@ -295,10 +295,11 @@ impl MonitorProcess {
 fn lead_a_group() -> Result<Pid, Errno> {
     // SAFETY: this process has one thread, and the copy makes two system calls.
     match unsafe { fork() }? {
-        ForkResult::Child => unsafe {
-            libc::setpgid(0, 0);
-            libc::_exit(0)
-        },
+        ForkResult::Child => {
+            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+            // SAFETY: ends the copy at once.
+            unsafe { libc::_exit(0) }
+        }
         ForkResult::Parent { child } => {
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
             waitid(Id::Pid(child), flags).map(|_| child)
