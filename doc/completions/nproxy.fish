@@ -20,7 +20,7 @@ delta\t'The time since the line before'"
 complete -c nproxy -l prefix -d 'Put a text such as `{stream}: ` before each line' -r
 complete -c nproxy -l c1 -d 'What raw bytes from 0x80 to 0x9F are: text or control' -r -f -a "text\t'Text of another encoding'
 control\t'Controls in one byte, where UTF-8 does not account for them'"
-complete -c nproxy -l pty -d 'Give the command a terminal: auto, always or never' -r -f -a "auto\t'If stdout is a terminal, for those of the command\'s streams that are that terminal'
+complete -c nproxy -l pty -d 'Give the command a terminal: auto, always or never' -r -f -a "auto\t'If stdout or stderr is a terminal, for those of the command\'s streams that are one'
 always\t'In any case, so that programs flush each line and keep their colours'
 never\t'The command gets pipes'"
 complete -c nproxy -l stdin -d 'What the command reads: inherit, relay or null' -r -f -a "inherit\t'The command reads nproxy\'s stdin itself'
