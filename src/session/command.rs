@@ -34,6 +34,8 @@ pub(crate) struct Command<'c> {
     /// Stop signals that have reached our group, or were not meant for it, and when: if the child stops by one, only we
     /// follow.
     pub(crate) group_has_had: Vec<(i32, Instant)>,
+    /// When we were continued though the child had not been seen to stop by the key that stopped us all.
+    pub(crate) continued_ahead: Option<Instant>,
     /// The signal by which nproxy has told the child at its own terminal that one of its streams is gone.
     pub(crate) hung_up_by: Option<i32>,
     /// Whether the child's group started in the foreground of its own terminal, or was put there.
@@ -69,6 +71,7 @@ impl<'c> Command<'c> {
             signals,
             arrivals: Vec::new(),
             group_has_had: Vec::new(),
+            continued_ahead: None,
             hung_up_by: None,
             child_is_in_front: placement == Some(Placement::Foreground),
             followers,

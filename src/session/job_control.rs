@@ -39,6 +39,11 @@ impl Command<'_> {
     }
 
     fn child_stopped(&mut self, signal: i32) {
+        let recent = |at: Instant| Instant::now() < at + SIGNAL_TAKES_EFFECT;
+        if self.continued_ahead.take().is_some_and(recent) {
+            // Whoever continued us meant this stop too, of which we had not heard by then.
+            return self.resume();
+        }
         let Some(terminal) = &mut self.terminal else { return };
         let wants_terminal = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
         let placement = terminal.placement();
@@ -72,6 +77,11 @@ impl Command<'_> {
         if !quiet && now < stop.deadline {
             return;
         }
+        if self.signals.continue_is_pending() {
+            // A stop would throw it away. It is for this stop, and about to be read.
+            terminal.stop = None;
+            return;
+        }
         // A key has reached all of our group by itself. Where the child has sent the signal, it would have.
         let had = self
             .group_has_had
@@ -91,6 +101,12 @@ impl Command<'_> {
     /// We were continued: so is the child, in the foreground if we have it.
     pub(crate) fn resume(&mut self) {
         let Some(terminal) = &mut self.terminal else { return };
+        let stops = |(signal, at): &(i32, Instant)| {
+            *signal == libc::SIGTSTP && Instant::now() < *at + SIGNAL_TAKES_EFFECT
+        };
+        if !self.child.stopped && self.group_has_had.iter().any(stops) {
+            self.continued_ahead = Some(Instant::now());
+        }
         terminal.stop = None;
         let placement = terminal.placement();
         if placement == Placement::Foreground {
@@ -110,6 +126,7 @@ impl Command<'_> {
             libc::SIGHUP => {}
             libc::SIGWINCH => terminal.resize(),
             _ => {
+                self.continued_ahead = None;
                 self.child.expect_key(signal);
                 if !self.child_is_in_front || !terminal.signal(signal) {
                     self.child.signal_foreground(signal);

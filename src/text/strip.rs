@@ -1,6 +1,6 @@
 //! Removes terminal escape sequences from a byte stream, whatever its chunks.
 //!
-//! Where a sequence starts and ends is the [automaton's](super::automaton) to say; nothing is ever executed here.
+//! Where a sequence starts and ends is the automaton's to say; nothing is ever executed here.
 //!
 //! Invariants:
 //! * It holds a state and a few counters, never a byte of the stream, so the end of the stream needs no
