@@ -23,7 +23,7 @@ _nproxy() {
 
     case "${cmd}" in
         nproxy)
-            opts="-q -v -h -V --tee --tee-append --tee-text --tee-streams --tee-full --tee-strict --text --text-streams --timestamp --timestamp-mode --local-time --prefix --c1 --line-numbers --pty --stdin --linger --idle-timeout --heartbeat --signal-exit --group --memory-max --memory-high --rlimit --monitor --attention --pressure --critical --emergency --tick --gate --degrade --memlog --banner --node --node-max-old --stats --stats-file --progress --size --status --status-format --events --crash-dump --observe --no-control --engine --limit-rate --pipe-size --coalesce --quiet --verbose --debug --completions --help --version"
+            opts="-q -v -h -V --tee --tee-append --tee-text --tee-streams --tee-full --tee-strict --text --text-streams --timestamp --timestamp-mode --local-time --prefix --c1 --line-numbers --pty --stdin --linger --idle-timeout --heartbeat --only-on-failure --signal-exit --group --memory-max --memory-high --rlimit --monitor --attention --pressure --critical --emergency --tick --gate --degrade --memlog --banner --node --node-max-old --stats --stats-file --progress --progress-name --progress-lines --progress-interval --size --status --status-format --events --crash-dump --observe --no-control --engine --limit-rate --pipe-size --coalesce --quiet --verbose --debug --completions --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -155,6 +155,14 @@ _nproxy() {
                     ;;
                 --progress)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress-interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --size)

@@ -56,7 +56,9 @@ complete -c nproxy -l stats-file -d 'Write the statistics to a file, as JSON' -r
 complete -c nproxy -l progress -d 'Show a progress line on stderr' -r -f -a "auto\t'If stderr is a terminal that the command does not write to'
 always\t'Wherever stderr goes'
 never\t'Not at all'"
-complete -c nproxy -l size -d 'Expected size of the output, for a percentage' -r
+complete -c nproxy -l progress-name -d 'Name in front of the progress line' -r
+complete -c nproxy -l progress-interval -d 'How often the progress line changes' -r
+complete -c nproxy -l size -d 'Expected size of what comes, for a percentage' -r
 complete -c nproxy -l status -d 'List all running sessions, or one, and exit' -r
 complete -c nproxy -l status-format -d 'Format of --status: text, json or prometheus' -r -f -a "text\t'A table to read'
 json\t'One JSON object'
@@ -81,9 +83,11 @@ complete -c nproxy -l tee-append -d 'Append to the files instead of emptying the
 complete -c nproxy -l tee-strict -d 'Exit with 125 if a copy is not complete'
 complete -c nproxy -l local-time -d 'Timestamps in the local time zone instead of UTC'
 complete -c nproxy -l line-numbers -d 'Number the lines'
+complete -c nproxy -l only-on-failure -d 'Show output only if the command fails'
 complete -c nproxy -l group -d 'Run the command in a process group of its own and forward signals to the whole group'
 complete -c nproxy -l banner -d 'Print on stderr at the start what is run and watched'
 complete -c nproxy -l node -d 'Watch the V8 heaps of Node.js processes too'
+complete -c nproxy -l progress-lines -d 'Count lines instead of bytes'
 complete -c nproxy -l no-control -d 'Do not let --status see this session'
 complete -c nproxy -s q -l quiet -d 'Print only errors on stderr, no notices'
 complete -c nproxy -s v -l verbose -d 'Explain on stderr what is decided; twice for more'

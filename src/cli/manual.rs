@@ -70,7 +70,7 @@ pub const VARIABLES: [(&str, &str); 5] = [
 
 /// Variables that are meant for one run: the command does not inherit them. An nproxy that it starts would empty the
 /// same log, stamp every line a second time or print figures that nobody asked it for.
-pub const OF_ONE_RUN: [&str; 27] = [
+pub const OF_ONE_RUN: [&str; 31] = [
     "NPROXY_BANNER",
     "NPROXY_EVENTS",
     "NPROXY_GROUP",
@@ -81,8 +81,12 @@ pub const OF_ONE_RUN: [&str; 27] = [
     "NPROXY_MEMORY_HIGH",
     "NPROXY_MEMORY_MAX",
     "NPROXY_NODE",
+    "NPROXY_ONLY_ON_FAILURE",
     "NPROXY_PREFIX",
     "NPROXY_PROGRESS",
+    "NPROXY_PROGRESS_INTERVAL",
+    "NPROXY_PROGRESS_LINES",
+    "NPROXY_PROGRESS_NAME",
     "NPROXY_RLIMIT",
     "NPROXY_SIZE",
     "NPROXY_STATS",

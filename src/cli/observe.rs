@@ -1,11 +1,13 @@
 //! Flags that say what is recorded of a run, and where it is told.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use super::choices::{ProgressMode, StatsFormat, StatusFormat};
+use super::values::some_time;
 use crate::observe::Level;
 use crate::units::read_size;
 
@@ -27,9 +29,25 @@ pub struct ObserveFlags {
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "auto", env = "NPROXY_PROGRESS")]
     pub progress: Option<ProgressMode>,
 
-    /// Expected size of the output, for a percentage
+    /// Name in front of the progress line
+    #[arg(long, value_name = "NAME", hide_short_help = true, env = "NPROXY_PROGRESS_NAME")]
+    pub progress_name: Option<String>,
+
+    /// Count lines instead of bytes
     ///
-    /// Used by --progress. A filter whose stdin is a file knows it already.
+    /// In the progress line; --size is then a number of lines. What passes goes through a buffer of nproxy's.
+    #[arg(long, value_parser = FalseyValueParser::new(), hide_short_help = true, env = "NPROXY_PROGRESS_LINES")]
+    pub progress_lines: bool,
+
+    /// How often the progress line changes
+    ///
+    /// Without this option, 5 times a second on a terminal and once a second elsewhere.
+    #[arg(long, value_name = "TIME", value_parser = some_time, hide_short_help = true, env = "NPROXY_PROGRESS_INTERVAL")]
+    pub progress_interval: Option<Duration>,
+
+    /// Expected size of what comes, for a percentage
+    ///
+    /// Used by --progress, which counts what has been read. A filter whose stdin is a file knows it already.
     #[arg(long, value_name = "SIZE", value_parser = read_size, env = "NPROXY_SIZE")]
     pub size: Option<u64>,
 

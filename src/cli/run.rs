@@ -6,6 +6,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use super::choices::{Linger, PtyMode, SignalExit, StdinMode};
+use super::values::some_time;
 use crate::units::read_time;
 
 /// How the command is run.
@@ -43,6 +44,14 @@ pub struct RunFlags {
     #[arg(long, value_name = "TIME", value_parser = some_time, env = "NPROXY_HEARTBEAT")]
     pub heartbeat: Option<Duration>,
 
+    /// Show output only if the command fails
+    ///
+    /// Until then it lies in a file without a name in $TMPDIR or /tmp. It is shown, with its order, if the command ends
+    /// with another status than 0 or by a signal; at once, and what follows as it comes, if the command waits for
+    /// input from the terminal, or if the disk is full. Copies and reports get everything as always.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "NPROXY_ONLY_ON_FAILURE")]
+    pub only_on_failure: bool,
+
     /// After death by a signal: raise it, or exit 128+N
     ///
     /// Whether nproxy then dies by the same signal or exits with 128 + its number, as a shell would.
@@ -52,14 +61,6 @@ pub struct RunFlags {
     /// Run the command in a process group of its own and forward signals to the whole group
     #[arg(long, value_parser = FalseyValueParser::new(), hide_short_help = true, env = "NPROXY_GROUP")]
     pub group: bool,
-}
-
-/// A time, more than none.
-fn some_time(text: &str) -> Result<Duration, String> {
-    match read_time(text)? {
-        Duration::ZERO => Err("expected more than 0".to_owned()),
-        time => Ok(time),
-    }
 }
 
 fn linger(text: &str) -> Result<Linger, String> {

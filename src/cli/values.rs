@@ -13,6 +13,14 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A time, more than none.
+pub(super) fn some_time(text: &str) -> Result<Duration, String> {
+    match read_time(text)? {
+        Duration::ZERO => Err("expected more than 0".to_owned()),
+        time => Ok(time),
+    }
+}
+
 /// A size in bytes; a bare number is MiB, as in the variables' names.
 pub(super) fn threshold(text: &str) -> Result<u64, String> {
     let bare = !text.bytes().any(|byte| byte.is_ascii_alphabetic());

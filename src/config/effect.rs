@@ -31,7 +31,7 @@ const NEEDS: [Need; 6] = [
         otherwise: "without transform among the text modes",
     },
     Need {
-        flags: &["size"],
+        flags: &["size", "progress-name", "progress-lines", "progress-interval"],
         is_met: |cli| cli.observe.progress.is_some_and(|when| when != ProgressMode::Never),
         otherwise: "without --progress",
     },
@@ -45,6 +45,7 @@ const NEEDS: [Need; 6] = [
             "pty",
             "stdin",
             "linger",
+            "only-on-failure",
             "signal-exit",
             "group",
             "memory-max",

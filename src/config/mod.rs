@@ -21,7 +21,7 @@ pub use crate::observe::Level;
 pub use copies::{Target, Tee, TeeFailure, TeeOpen};
 pub use memory::{Banner, Memory};
 pub use node::NodePreload;
-pub use observe::{ControlMode, Observe, Stats, StatusRequest};
+pub use observe::{ControlMode, Observe, ProgressLine, Stats, StatusRequest, Unit};
 pub use text::{Escapes, Machine, SinkIs, Streams, Text};
 
 /// Everything that a run has to know, in one part for each who needs it.
@@ -74,6 +74,19 @@ pub struct Output {
     pub tee: Tee,
     /// Bytes a second that each stream is limited to.
     pub limit_rate: Option<u64>,
+    /// Whether its lines are counted, whatever is done to them.
+    pub counts: Unit,
+    /// When it is shown.
+    pub visibility: Visibility,
+}
+
+/// When output is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// As it comes.
+    Always,
+    /// Once the command has failed.
+    OnFailure,
 }
 
 /// What to carry.
@@ -145,10 +158,19 @@ impl Config {
     /// # Errors
     /// One line for what cannot be.
     pub fn new(cli: Cli, stdin_is: StdinIs, machine: &Machine) -> Result<Config, Error> {
+        let observe = Observe::new(&cli.observe);
         let output = Output {
             text: Text::of_streams(&cli, machine)?,
             tee: Tee::new(&cli, machine)?,
             limit_rate: cli.engine.limit_rate,
+            counts: match observe.progress.counts_lines() {
+                true => Unit::Lines,
+                false => Unit::Bytes,
+            },
+            visibility: match cli.run.only_on_failure {
+                true => Visibility::OnFailure,
+                false => Visibility::Always,
+            },
         };
         let transfer = Transfer {
             engine: cli.engine.engine,
@@ -156,7 +178,6 @@ impl Config {
             coalesce: cli.engine.coalesce,
         };
         let memory = Memory::new(&cli.memory)?;
-        let observe = Observe::new(&cli.observe);
         let remarks = effect::remarks(&cli);
         let verbosity = Verbosity::new(&cli);
         let silence = Silence { timeout: cli.run.idle_timeout, heartbeat: cli.run.heartbeat };

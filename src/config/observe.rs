@@ -1,10 +1,12 @@
 //! What the flags of observation mean together.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use crate::cli::ObserveFlags;
 use crate::cli::choices::{ProgressMode, StatsFormat, StatusFormat};
 use crate::observe::Level;
+pub use crate::observe::progress::Unit;
 
 /// What is recorded of a run, and where it is told.
 #[derive(Debug)]
@@ -15,14 +17,34 @@ pub struct Observe {
     pub stats: Option<Stats>,
     /// Where events go.
     pub events: Option<OsString>,
-    /// When there is a live line.
-    pub progress: ProgressMode,
+    /// The live line.
+    pub progress: ProgressLine,
     /// What there will be at the end, in bytes.
     pub size: Option<u64>,
     /// Whether others can ask how the run is going.
     pub control: ControlMode,
     /// Where crash reports go.
     pub crash_dump: Option<OsString>,
+}
+
+/// The live line of a run.
+#[derive(Clone, Debug)]
+pub struct ProgressLine {
+    /// When there is one.
+    pub mode: ProgressMode,
+    /// What stands in front of it.
+    pub name: Option<String>,
+    /// What it counts.
+    pub unit: Unit,
+    /// How often it changes, if that was said.
+    pub interval: Option<Duration>,
+}
+
+impl ProgressLine {
+    /// Whether lines have to be counted.
+    pub fn counts_lines(&self) -> bool {
+        self.mode != ProgressMode::Never && self.unit == Unit::Lines
+    }
 }
 
 /// Whether others can ask how the run is going.
@@ -59,7 +81,12 @@ impl Observe {
             level: flags.observe,
             stats: Stats::new(flags),
             events: flags.events.clone(),
-            progress: flags.progress.unwrap_or_default(),
+            progress: ProgressLine {
+                mode: flags.progress.unwrap_or_default(),
+                name: flags.progress_name.clone(),
+                unit: if flags.progress_lines { Unit::Lines } else { Unit::Bytes },
+                interval: flags.progress_interval,
+            },
             size: flags.size,
             control: if flags.no_control { ControlMode::Off } else { ControlMode::Listen },
             crash_dump: flags.crash_dump.clone(),

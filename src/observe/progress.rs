@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::units::{clock, size};
+use crate::units::{clock, harmless, size};
 
 /// The present rate is taken over this time.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -11,44 +11,76 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Columns of the bar at most.
 const BAR: usize = 30;
 
+/// What is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes.
+    #[default]
+    Bytes,
+    /// Lines that have ended.
+    Lines,
+}
+
+impl Unit {
+    fn amount(self, count: f64) -> String {
+        match self {
+            Unit::Bytes => size(count),
+            Unit::Lines => format!("{count:.0} lines"),
+        }
+    }
+
+    /// A rate, and the columns for it.
+    fn rate(self, count: f64) -> String {
+        match self {
+            Unit::Bytes => format!("{:>10}/s", size(count)),
+            Unit::Lines => format!("{count:>10.0}/s"),
+        }
+    }
+}
+
 /// What the line is made from, from one look to the next.
 #[derive(Debug)]
 pub struct Line {
-    /// What there will be at the end, in bytes, where that is known.
+    unit: Unit,
+    /// What stands in front.
+    name: String,
+    /// What there will be at the end, where that is known.
     total: Option<u64>,
-    /// When it was looked at, and what had been moved by then: the last second of it.
+    /// When it was looked at, and what had been read by then: the last second of it.
     looks: VecDeque<(Duration, u64)>,
 }
 
 impl Line {
-    /// A line for a run that will move `total` bytes.
-    pub fn new(total: Option<u64>) -> Line {
-        Line { total, looks: VecDeque::from([(Duration::ZERO, 0)]) }
+    /// A line for a run that will read `total` in all.
+    pub fn new(total: Option<u64>, unit: Unit, name: Option<&str>) -> Line {
+        let name = name.map_or(String::new(), |name| format!("{}: ", harmless(name)));
+        Line { unit, name, total, looks: VecDeque::from([(Duration::ZERO, 0)]) }
     }
 
-    /// The line after `elapsed`, when `bytes` have been moved, in at most `columns` columns. `state` is what
+    /// The line after `elapsed`, when `count` has been read, in at most `columns` columns. `state` is what
     /// else there is to say.
     pub fn at(
         &mut self,
         elapsed: Duration,
-        bytes: u64,
+        count: u64,
         state: Option<String>,
         columns: usize,
     ) -> String {
-        let now = self.look(elapsed, bytes);
-        let average = bytes as f64 / elapsed.as_secs_f64().max(1e-3);
+        let now = self.look(elapsed, count);
+        let average = count as f64 / elapsed.as_secs_f64().max(1e-3);
         let mut line = format!(
-            "{:>9} {:>8}  {:>10}/s  average {:>10}/s",
-            size(bytes as f64),
+            "{}{:>9} {:>8}  {}  average {}",
+            self.name,
+            self.unit.amount(count as f64),
             clock(elapsed.as_secs_f64()),
-            size(now),
-            size(average),
+            self.unit.rate(now),
+            self.unit.rate(average),
         );
         if let Some(total) = self.total {
-            let tail = goal(bytes, total, average);
-            let room = columns.saturating_sub(line.len() + tail.len() + 6);
+            let tail = goal(count, total, average);
+            let room = columns.saturating_sub(line.chars().count() + tail.len() + 6);
             if room >= 8 {
-                line.push_str(&bar(bytes, total, room.min(BAR)));
+                line.push_str(&bar(count, total, room.min(BAR)));
             }
             line.push_str(&tail);
         }
@@ -105,7 +137,7 @@ mod tests {
 
     #[test]
     fn without_a_size_there_is_no_percentage() {
-        let mut line = Line::new(None);
+        let mut line = Line::new(None, Unit::Bytes, None);
         line.at(Duration::from_secs(1), 50 * MIB, None, 80);
         let text = line.at(Duration::from_secs(2), 200 * MIB, None, 80);
         assert_eq!(text, "  200 MiB     0:02     150 MiB/s  average    100 MiB/s");
@@ -113,7 +145,7 @@ mod tests {
 
     #[test]
     fn with_a_size_there_is_a_goal() {
-        let mut line = Line::new(Some(400 * MIB));
+        let mut line = Line::new(Some(400 * MIB), Unit::Bytes, None);
         let text = line.at(Duration::from_secs(2), 100 * MIB, None, 120);
         assert!(text.ends_with("]   25 %  0:06 left"), "{text}");
         let filled = text.chars().filter(|character| *character == '=').count();
@@ -123,13 +155,25 @@ mod tests {
         assert!(almost.contains(" 99 %"), "{almost}");
         let beyond = line.at(Duration::from_secs(9), 401 * MIB, None, 120);
         assert!(beyond.ends_with("beyond the size given"));
-        assert!(Line::new(Some(0)).at(Duration::from_secs(1), 0, None, 80).ends_with("100 %"));
+        assert!(
+            Line::new(Some(0), Unit::Bytes, None)
+                .at(Duration::from_secs(1), 0, None, 80)
+                .ends_with("100 %")
+        );
+    }
+
+    #[test]
+    fn lines_may_be_counted_and_the_line_may_have_a_name() {
+        let mut line = Line::new(Some(1000), Unit::Lines, Some("log\u{7}"));
+        let text = line.at(Duration::from_secs(2), 500, None, 60);
+        assert!(text.starts_with("log\\u{7}: 500 lines     0:02         250/s"), "{text}");
+        assert!(line.at(Duration::from_secs(2), 500, None, 120).contains(" 50 %"));
     }
 
     #[test]
     fn it_fits_the_screen() {
         for columns in 0..140 {
-            let mut line = Line::new(Some(1000 * MIB));
+            let mut line = Line::new(Some(1000 * MIB), Unit::Bytes, None);
             let text = line.at(Duration::from_secs(200_000), 10 * MIB, None, columns);
             assert!(text.chars().count() <= columns, "{columns}: {text}");
         }
@@ -137,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_line_does_not_jump() {
-        let mut line = Line::new(Some(1 << 40));
+        let mut line = Line::new(Some(1 << 40), Unit::Bytes, None);
         let ends = (1..60).map(|tick: u32| {
             line.at(Duration::from_secs(1) * tick, u64::from(tick) * 99 * MIB, None, 200)
                 .find("average")

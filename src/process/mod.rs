@@ -8,6 +8,7 @@ pub(crate) mod limits;
 pub(crate) mod monitor;
 pub(crate) mod node;
 pub(crate) mod procfs;
+pub(crate) mod prompt;
 pub(crate) mod signals;
 pub(crate) mod spawn;
 pub(crate) mod startup;

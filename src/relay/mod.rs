@@ -175,7 +175,16 @@ impl Relay {
             Path::Teed(path) => path.advance(&self.link, reads, ring),
             Path::Shared(path) => path.advance(&self.link, reads, ring),
             Path::Brokered(path) => path.advance(&self.link, reads, ring, now),
-            Path::Buffered(path) => path.advance(&self.link, reads, ring),
+            Path::Buffered(path) => {
+                path.advance(&self.link, reads, ring)?;
+                if !path.is_spent() {
+                    return Ok(());
+                }
+                match path.end_if_drained(&self.link) {
+                    Step::End(end) => self.end(end, ring),
+                    Step::Continue | Step::Refused => path.advance(&self.link, reads, ring),
+                }
+            }
         }
     }
 
@@ -263,7 +272,8 @@ impl Relay {
         let idle = match (&self.state, &self.path) {
             (State::Open, Path::Direct(path)) => path.deadline(),
             (State::Open, Path::Brokered(path)) => path.deadline(),
-            (State::Open, Path::Teed(_) | Path::Shared(_) | Path::Buffered(_)) => None,
+            (State::Open, Path::Buffered(path)) => path.deadline(),
+            (State::Open, Path::Teed(_) | Path::Shared(_)) => None,
             _ => return None,
         };
         idle.into_iter().chain(self.paced_until).chain(self.admission.reopens(now)).min()
@@ -290,7 +300,8 @@ impl Relay {
         match &mut self.path {
             Path::Direct(path) => path.on_time(&self.link, ring, now),
             Path::Brokered(path) => path.on_time(&self.link, ring, now),
-            Path::Teed(_) | Path::Shared(_) | Path::Buffered(_) => Ok(()),
+            Path::Buffered(path) => path.on_time(&self.link, ring, now),
+            Path::Teed(_) | Path::Shared(_) => Ok(()),
         }
     }
 

@@ -60,9 +60,16 @@ pub enum Role {
     Last,
     /// It carries what a copy was given.
     Copy,
+    /// It carries what is held back until it is known whether it is to be seen: into a file, or out of it.
+    Held,
 }
 
 impl Role {
+    /// Whether it takes part in delivering the stream as it comes: what happens to it befalls the stream.
+    pub fn is_of_stream(self) -> bool {
+        !matches!(self, Role::Copy | Role::Held)
+    }
+
     /// Whether its source is the stream's own.
     pub fn is_first(self) -> bool {
         matches!(self, Role::Only | Role::First)

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::recorder::Recorder;
 use super::stages::Stages;
-use crate::config::Level;
+use crate::config::{Level, Unit};
 use crate::observe::report::{CopyReport, Run, StreamReport};
 use crate::observe::status::{LiveStream, MemoryStatus, SessionStatus, Subject};
 use crate::process::exit::Exit;
@@ -54,10 +54,18 @@ impl Figures {
     }
 }
 
-/// Bytes that have reached the ends of the streams from the command.
-pub(crate) fn delivered(relays: &[Relay]) -> u64 {
-    let last = |relay: &&Relay| relay.role().is_last() && relay.stream() != Stream::Stdin;
-    relays.iter().filter(last).map(|relay| relay.counters().bytes).sum()
+/// What has been read of the streams from the command, or of a filter's input.
+pub(crate) fn read(relays: &[Relay], unit: Unit) -> u64 {
+    let outputs = relays.iter().filter(|relay| relay.stream() != Stream::Stdin);
+    match unit {
+        Unit::Bytes => {
+            let first = outputs.filter(|relay| relay.role().is_first());
+            first.map(|relay| relay.counters().taken).sum()
+        }
+        Unit::Lines => {
+            outputs.filter(|relay| relay.role().is_last()).filter_map(Relay::lines).sum()
+        }
+    }
 }
 
 /// The figures of every stream at this moment, and what it waits for.
@@ -91,7 +99,7 @@ fn stream(
     gated: Duration,
     elapsed: Duration,
 ) -> StreamReport {
-    let same = |relay: &&Relay| relay.stream() == last.stream() && relay.role() != Role::Copy;
+    let same = |relay: &&Relay| relay.stream() == last.stream() && relay.role().is_of_stream();
     let hops = relays.iter().filter(same).map(Relay::counters);
     let mut report = StreamReport::new(last.stream(), last.counters(), hops, elapsed);
     report.lines = last.lines();

@@ -23,7 +23,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::{ControlMode, Level, Observe, Verbosity};
+use crate::config::{ControlMode, Level, Observe, ProgressMode, Unit, Verbosity};
 use crate::error::Error;
 use crate::memory::heap::Record;
 use crate::memory::policy::{self, StageChange};
@@ -136,8 +136,9 @@ impl<'c> Reports<'c> {
                 }
             }
         }
-        let total = self.observe.size.or(total);
-        self.progress = Progress::open(self.observe.progress, screen, total, self.started);
+        let line = &self.observe.progress;
+        let total = self.observe.size.or(total.filter(|_| line.unit == Unit::Bytes));
+        self.progress = Progress::open(line, screen, total, self.started);
     }
 
     /// Does what is due now, and keeps what has to be in flight in flight.
@@ -159,9 +160,19 @@ impl<'c> Reports<'c> {
         if let Some(progress) = &mut self.progress
             && progress.is_due(now)
         {
-            progress.update(now, figures::delivered(relays), self.stages.words());
+            let count = figures::read(relays, self.observe.progress.unit);
+            progress.update(now, count, self.stages.words());
         }
         Ok(())
+    }
+
+    /// From here on the command's output goes to the screen, too.
+    pub(crate) fn share_screen(&mut self) {
+        if self.observe.progress.mode == ProgressMode::Auto
+            && let Some(progress) = self.progress.take()
+        {
+            progress.leave_screen();
+        }
     }
 
     /// When something here has to be done though nothing completes.
@@ -286,7 +297,7 @@ impl<'c> Reports<'c> {
         ring: &mut Ring,
     ) {
         if let Some(progress) = self.progress.take() {
-            progress.finish(figures::delivered(relays));
+            progress.finish(figures::read(relays, self.observe.progress.unit));
         }
         let signal = match exit {
             Exit::Signal(signal) => Some(signal),

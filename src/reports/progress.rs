@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{MsgFlags, send};
 use nix::unistd::{getpgrp, tcgetpgrp};
 
-use crate::config::ProgressMode;
+use crate::config::{ProgressLine, ProgressMode};
 use crate::notice;
 use crate::observe::progress::Line;
 use crate::relay::{Endpoint, Kind};
@@ -28,6 +28,7 @@ pub(crate) struct Progress {
     out: File,
     kind: Kind,
     started: Instant,
+    period: Duration,
     next: Instant,
 }
 
@@ -41,13 +42,14 @@ pub(crate) enum Screen {
 }
 
 impl Progress {
-    /// Begins the live line, if there is a place for it. `total` is how many bytes are to come, if that is known.
+    /// Begins the live line, if there is a place for it. `total` is how much is to come, if that is known.
     pub(crate) fn open(
-        mode: ProgressMode,
+        asked: &ProgressLine,
         screen: Screen,
         total: Option<u64>,
         started: Instant,
     ) -> Option<Progress> {
+        let mode = asked.mode;
         if mode == ProgressMode::Never {
             return None;
         }
@@ -67,9 +69,11 @@ impl Progress {
                 .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
                 .open(format!("/proc/self/fd/{}", end.fd().as_raw_fd())),
         };
-        let line = Line::new(total);
-        let mut progress = Progress { line, out: out.ok()?, kind, started, next: started };
-        progress.next += progress.period();
+        let line = Line::new(total, asked.unit, asked.name.as_deref());
+        let usual = if kind == Kind::Terminal { ON_TERMINAL } else { IN_LOG };
+        let period = asked.interval.unwrap_or(usual);
+        let mut progress = Progress { line, out: out.ok()?, kind, started, period, next: started };
+        progress.next += progress.period;
         Some(progress)
     }
 
@@ -78,19 +82,22 @@ impl Progress {
         now >= self.next
     }
 
-    /// Shows the line, with `bytes` delivered so far and a few words on the state of things.
-    pub(crate) fn update(&mut self, now: Instant, bytes: u64, state: Option<String>) {
-        self.next = now + self.period();
-        self.show(now.saturating_duration_since(self.started), bytes, state, Last::No);
+    /// Shows the line, with `count` read so far and a few words on the state of things.
+    pub(crate) fn update(&mut self, now: Instant, count: u64, state: Option<String>) {
+        self.next = now + self.period;
+        self.show(now.saturating_duration_since(self.started), count, state, Last::No);
     }
 
     /// Shows the line for the last time.
-    pub(crate) fn finish(mut self, bytes: u64) {
-        self.show(self.started.elapsed(), bytes, None, Last::Yes);
+    pub(crate) fn finish(mut self, count: u64) {
+        self.show(self.started.elapsed(), count, None, Last::Yes);
     }
 
-    fn period(&self) -> Duration {
-        if self.kind == Kind::Terminal { ON_TERMINAL } else { IN_LOG }
+    /// Leaves the terminal to the command's output.
+    pub(crate) fn leave_screen(mut self) {
+        if self.kind == Kind::Terminal && !notice::is_held() && self.is_foreground() {
+            let _ = self.out.write(b"\r\x1b[K");
+        }
     }
 
     /// When the line is due.
@@ -110,11 +117,11 @@ impl Progress {
     }
 
     /// Writes the line if stderr takes it at this moment; else this one is skipped.
-    fn show(&mut self, elapsed: Duration, bytes: u64, state: Option<String>, last: Last) {
+    fn show(&mut self, elapsed: Duration, count: u64, state: Option<String>, last: Last) {
         if self.kind == Kind::Terminal && (notice::is_held() || !self.is_foreground()) {
             return;
         }
-        let line = self.line.at(elapsed, bytes, state, self.columns());
+        let line = self.line.at(elapsed, count, state, self.columns());
         let text = match (self.kind, last) {
             (Kind::Terminal, Last::No) => format!("\r{line}\x1b[K"),
             (Kind::Terminal, Last::Yes) => format!("\r{line}\x1b[K\n"),

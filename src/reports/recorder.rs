@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::Level;
 use crate::observe::history::{History, Method, Record};
 use crate::observe::stats::StreamStats;
-use crate::relay::{Counters, Kind, Relay, Role, Stream};
+use crate::relay::{Counters, Kind, Relay, Stream};
 use crate::ring::{Completion, Operation};
 
 /// A transfer that took less has not waited for anybody: it moved a megabyte.
@@ -96,7 +96,7 @@ impl Recorder {
         relay: &Relay,
         now: Instant,
     ) -> Option<Delivery> {
-        if self.level == Level::Off || relay.role() == Role::Copy {
+        if self.level == Level::Off || !relay.role().is_of_stream() {
             return None;
         }
         let mut delivery = None;

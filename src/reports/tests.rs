@@ -12,7 +12,7 @@ use super::figures::{self, Figures};
 use super::recorder::{Before, Recorder};
 use super::stages::{MemorySnapshot, Stages, allowed_level};
 use super::stats;
-use crate::config::{Level, Stats, StatsFormat};
+use crate::config::{Level, Stats, StatsFormat, Unit};
 use crate::memory::Account;
 use crate::memory::policy::{Changes, Effects, Flow, Observation, Stage, TextModes};
 use crate::observe::report::CopyReport;
@@ -182,7 +182,7 @@ fn recorded(bytes: usize, level: Level) -> (Vec<Relay>, Recorder, u64) {
 fn what_is_recorded_adds_up_to_what_was_delivered() {
     const BYTES: usize = 3 << 20;
     let (relays, recorder, delivered) = recorded(BYTES, Level::Full);
-    assert_eq!((figures::delivered(&relays), delivered), (BYTES as u64, BYTES as u64));
+    assert_eq!((figures::read(&relays, Unit::Bytes), delivered), (BYTES as u64, BYTES as u64));
     let elapsed = Duration::from_secs(2);
     let streams = figures::streams(&relays, &recorder, &Stages::default(), elapsed, Instant::now());
     let [stream] = &streams[..] else { panic!("one stream, not {streams:?}") };

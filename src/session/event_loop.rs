@@ -11,14 +11,14 @@ use super::command::{Changes, Command};
 use super::job_control::is_hung_up;
 use super::linger::{Patience, report_end};
 use super::silence::{Due, Output};
-use crate::config::{Linger, TeeFailure};
+use crate::config::{Linger, TeeFailure, Transfer, Unit};
 use crate::error::Error;
 use crate::notice;
 use crate::process::child;
 use crate::process::exit::Exit;
 use crate::process::procfs;
-use crate::relay::{End, Role, Stream};
-use crate::reports::Before;
+use crate::relay::{End, Kind, Relay, Role, Stream};
+use crate::reports::{Before, figures};
 use crate::ring::{Completion, Operation};
 use crate::terminal::Terminal;
 use crate::units::{bytes, clock};
@@ -43,6 +43,7 @@ impl Session<'_> {
         let now = Instant::now();
         self.prepare_command(now)?;
         self.watch_silence(now)?;
+        self.watch_prompt(now);
         self.relays.leave_stalled_copies(self.patience(), &mut self.ring, now)?;
         self.reports.advance(&self.relays, &mut self.ring, now)?;
         for relay in self.relays.iter_mut() {
@@ -57,6 +58,7 @@ impl Session<'_> {
             self.dispatch(completion)?;
         }
         self.report_ends();
+        self.advance_held(Instant::now())?;
         if let Some(command) = &mut self.command {
             if command.record_changes(&mut self.reports) == Changes::OfState {
                 self.silence.restart(Instant::now());
@@ -114,6 +116,25 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Shows what is held back if the command asks for something at its terminal.
+    fn watch_prompt(&mut self, now: Instant) {
+        if let Some(terminal) = self.hiding_terminal()
+            && let Some(leader) = terminal.leader()
+        {
+            let (leader, device) = (leader.fd().clone(), terminal.device());
+            let printed = figures::read(&self.relays, Unit::Bytes);
+            if self.prompt.sees_prompt(&*leader, device, printed, now) {
+                self.held.end_hiding();
+            }
+        }
+    }
+
+    /// The terminal of a command that runs, while its output is hidden.
+    fn hiding_terminal(&self) -> Option<&Terminal> {
+        let command = self.command.as_ref().filter(|command| command.is_running())?;
+        command.terminal.as_ref().filter(|_| self.held.is_hiding())
     }
 
     /// Whether something still runs that was asked to end, and has time to do so.
@@ -233,6 +254,9 @@ impl Session<'_> {
             }
             let relay = &self.relays[index];
             let Some(end) = relay.ended() else { continue };
+            if self.held.is_filled_by(index) && relay.counters().undelivered == 0 {
+                continue;
+            }
             self.reports.ended(relay, end);
             self.lost |= match (end, relay.role()) {
                 (End::Failed(_) | End::ReaderLeft | End::Closed, Role::Copy) => strict,
@@ -241,6 +265,24 @@ impl Session<'_> {
             };
             report_end(relay, end, self.verbosity);
         }
+    }
+
+    /// Moves held output on, if it is to be shown.
+    pub(crate) fn advance_held(&mut self, now: Instant) -> io::Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        for route in self.held.turn(&mut self.relays, self.verbosity, &mut self.ring)? {
+            let Transfer { pipe_size, coalesce, .. } = self.transfer;
+            let number = self.relays.len() as u8;
+            let relay = Relay::new(number, route, pipe_size, coalesce, &mut self.ring);
+            let relay = relay.map_err(io::Error::other)?;
+            if relay.sink_kind() == Kind::Terminal {
+                self.reports.share_screen();
+            }
+            self.relays.push(relay, now);
+        }
+        Ok(())
     }
 
     fn patience(&self) -> Patience {
@@ -268,11 +310,12 @@ impl Session<'_> {
         let terminal = self.command.as_ref().and_then(|command| command.terminal.as_ref());
         let keys = terminal.and_then(Terminal::deadline);
         let reports = self.reports.deadline();
+        let prompt = self.hiding_terminal().map(|_| self.prompt.deadline());
         let watched =
             self.silence.is_over() || self.command.as_ref().is_none_or(Command::is_running);
         let silence = self.silence.deadline(now).filter(|_| watched);
         let waits = relays.into_iter().chain(silence).chain(command).chain(stop);
-        let all = waits.chain(keys).chain(reports);
+        let all = waits.chain(keys).chain(prompt).chain(reports);
         match all.min() {
             Some(next) => Ok(Some(next.saturating_duration_since(now))),
             None if self.ring.is_idle() => Err(io::Error::other("nothing is left to wait for")),

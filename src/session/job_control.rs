@@ -169,7 +169,7 @@ impl Command<'_> {
         }
         let carriers = relays
             .iter()
-            .filter(|relay| relay.stream() == terminal.carrier() && relay.role() != Role::Copy);
+            .filter(|relay| relay.stream() == terminal.carrier() && relay.role().is_of_stream());
         let signal = carriers.filter_map(Relay::ended).find_map(|end| match end {
             // The child's side is closed: its end is about to be reported.
             End::Delivered => None,

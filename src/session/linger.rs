@@ -30,7 +30,7 @@ fn outlives(relay: &Relay) -> bool {
 
 /// Whether a relay carries what the command writes, or what passes through a filter.
 fn is_output(relay: &Relay) -> bool {
-    relay.stream() != Stream::Stdin && relay.role() != Role::Copy
+    relay.stream() != Stream::Stdin && relay.role().is_of_stream()
 }
 
 /// Who else holds the source of a relay.
@@ -90,6 +90,12 @@ impl Relays {
         let note = || Note { silent_since: started, moved: started, holder: None, reported: false };
         let notes = relays.iter().map(|_| note()).collect();
         Relays { relays, notes }
+    }
+
+    /// Adds a relay, which begins now.
+    pub(crate) fn push(&mut self, relay: Relay, now: Instant) {
+        self.relays.push(relay);
+        self.notes.push(Note { silent_since: now, moved: now, holder: None, reported: false });
     }
 
     /// The relay with this number, of which an operation completes now.
@@ -241,15 +247,16 @@ impl Relays {
 
     /// Which of the copies a relay is, if it is one.
     pub(crate) fn copy_number(&self, index: usize) -> Option<usize> {
-        let streams = self.relays.iter().filter(|relay| relay.role() != Role::Copy).count();
-        index.checked_sub(streams)
+        let is_copy = |relay: &&Relay| relay.role() == Role::Copy;
+        let before = self.relays[..index].iter().filter(is_copy).count();
+        (self.relays[index].role() == Role::Copy).then_some(before)
     }
 
     /// Names the streams that were left because another process holds them and says nothing.
     pub(crate) fn report_abandoned(&self, verbosity: Verbosity) {
         let mut left: Vec<(&Option<Holder>, Vec<&str>)> = Vec::new();
         for (relay, note) in self.relays.iter().zip(&self.notes) {
-            if !matches!(relay.ended(), Some(End::Abandoned)) {
+            if !matches!(relay.ended(), Some(End::Abandoned)) || relay.role() == Role::Held {
                 continue;
             }
             let name = relay.stream().name();

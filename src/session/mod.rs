@@ -19,7 +19,10 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use crate::config::{Config, EngineChoice, Job, SignalExit, Tee, TeeFailure, Verbosity, Wrap};
+use crate::config::{
+    Config, EngineChoice, Job, SignalExit, Tee, TeeFailure, Transfer, Verbosity, Wrap,
+};
+use crate::copies::held::Held;
 use crate::copies::open::Copies;
 use crate::copies::socket::Peers;
 use crate::error::{Error, STATUS_FAILED, STATUS_TIMED_OUT};
@@ -29,6 +32,7 @@ use crate::process::exit::Exit;
 use crate::process::fds;
 use crate::process::monitor::Monitor;
 use crate::process::procfs::Process;
+use crate::process::prompt::PromptWatch;
 use crate::process::signals::{self, Signals};
 use crate::process::spawn::Placement;
 use crate::process::startup::{self, Inherited};
@@ -85,21 +89,12 @@ fn filter(config: &Config) -> Result<Exit, Error> {
 fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
     let mut session = start(config, wrap)?;
     session.relay_all()?;
+    if session.verdict() != Exit::Status(0) {
+        session.show_held()?;
+    }
     session.give_terminal_back();
     session.relays.report_abandoned(config.verbosity);
-    let ended = session.command.as_ref().and_then(|command| command.child.exit());
-    let exit = match ended.unwrap_or(Exit::Status(STATUS_FAILED)) {
-        _ if session.silence.is_over() => Exit::Status(STATUS_TIMED_OUT),
-        // What was lost for another reason than a reader that left shows, even if the command died of it.
-        Exit::Status(0) | Exit::Signal(libc::SIGPIPE) if session.falls_short() => {
-            Exit::Status(STATUS_FAILED)
-        }
-        // At a pty of its own nothing fails for the command: it was told by a signal, which is nobody else's.
-        Exit::Signal(signal) if session.falls_short() && session.has_hung_up_by(signal) => {
-            Exit::Status(STATUS_FAILED)
-        }
-        exit => exit,
-    };
+    let exit = session.verdict();
     session.conclude(exit);
     Ok(match (exit, wrap.signal_exit) {
         (Exit::Signal(_), SignalExit::Code) => Exit::Status(exit.code()),
@@ -144,6 +139,8 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     fds::release_standard_fds();
     let command = Command::new(wrap, child, memory, terminal, plan.followers, signals);
     session.command = Some(command);
+    session.held = plan.held;
+    session.held.begin(&session.relays);
     session.begin();
     Ok(session)
 }
@@ -155,9 +152,13 @@ struct Session<'c> {
     verbosity: Verbosity,
     started: Instant,
     ring: Ring,
+    transfer: Transfer,
     relays: Relays,
     /// `None` for a filter.
     command: Option<Command<'c>>,
+    /// Output that is not shown yet, and whether the command asks for something meanwhile.
+    held: Held,
+    prompt: PromptWatch,
     /// Whom copies are connected to.
     peers: Peers,
     reports: Reports<'c>,
@@ -194,8 +195,11 @@ impl<'c> Session<'c> {
             verbosity: *verbosity,
             started,
             ring,
+            transfer: *transfer,
             relays: Relays::new(relays, started),
             command: None,
+            held: Held::default(),
+            prompt: PromptWatch::new(started),
             peers,
             reports,
             silence: SilenceWatch::new(config.silence, started),
@@ -203,6 +207,31 @@ impl<'c> Session<'c> {
             lost: false,
             asked_to_end: false,
         })
+    }
+
+    /// How the run ends, once the command and its streams have.
+    fn verdict(&self) -> Exit {
+        let ended = self.command.as_ref().and_then(|command| command.child.exit());
+        match ended.unwrap_or(Exit::Status(STATUS_FAILED)) {
+            _ if self.silence.is_over() => Exit::Status(STATUS_TIMED_OUT),
+            // What was lost for another reason than a reader that left shows, even if the command died of it.
+            Exit::Status(0) | Exit::Signal(libc::SIGPIPE) if self.falls_short() => {
+                Exit::Status(STATUS_FAILED)
+            }
+            // At a pty of its own nothing fails for the command: it was told by a signal, which is nobody else's.
+            Exit::Signal(signal) if self.falls_short() && self.has_hung_up_by(signal) => {
+                Exit::Status(STATUS_FAILED)
+            }
+            exit => exit,
+        }
+    }
+
+    /// Shows what was held back.
+    fn show_held(&mut self) -> Result<(), Error> {
+        self.held.end_hiding();
+        let added = self.advance_held(Instant::now());
+        added.map_err(|error| Error::os("show held output", error))?;
+        self.relay_all()
     }
 
     /// The run has begun.

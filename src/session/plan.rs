@@ -4,13 +4,15 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use crate::config::{Output, PtyMode, StdinMode, Wrap};
+use crate::config::{Output, PtyMode, StdinMode, Unit, Visibility, Wrap};
+use crate::copies::held::{Held, Place};
 use crate::error::Error;
 use crate::process::fds::{new_pipe, own, same_file, sink_end, source_end};
 use crate::process::spawn::ChildStreams;
 use crate::process::startup;
 use crate::relay::{Endpoint, Feed, Kind, Relay, Role, Route, Stream, TextWork};
 use crate::terminal::{Terminal, is_terminal, open_side};
+use crate::text::Modes;
 
 /// stdin to stdout.
 ///
@@ -55,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) terminal: Option<Terminal>,
     /// Ends of single ptys, to be held until the command has ended.
     pub(crate) followers: Vec<OwnedFd>,
+    /// What is not shown yet.
+    pub(crate) held: Held,
 }
 
 /// The child's streams, and what has to be relayed.
@@ -78,6 +82,7 @@ pub(crate) fn for_child(
         terminal,
         routes: Vec::with_capacity(3),
         followers: Vec::new(),
+        held: Held::default(),
     };
     let stderr_joins = builder.stderr_joins_stdout();
     let child_stdout = builder.output(Stream::Stdout, stdout)?;
@@ -95,8 +100,8 @@ pub(crate) fn for_child(
         stdout: child_stdout,
         stderr: child_stderr,
     };
-    let Builder { routes, terminal, followers, .. } = builder;
-    Ok(Plan { child, routes, terminal, followers })
+    let Builder { routes, terminal, followers, held, .. } = builder;
+    Ok(Plan { child, routes, terminal, followers, held })
 }
 
 /// A plan in the making: one stream after another.
@@ -108,6 +113,7 @@ struct Builder<'c> {
     terminal: Option<Terminal>,
     routes: Vec<Route>,
     followers: Vec<OwnedFd>,
+    held: Held,
 }
 
 impl Builder<'_> {
@@ -122,6 +128,15 @@ impl Builder<'_> {
         let apart = self.output.splits_streams();
         let closed = startup::was_closed(1) || startup::was_closed(2);
         !apart && !closed && (self.is_screen(1) && self.is_screen(2) || same_file())
+    }
+
+    /// Whether our stderr is where our stdout is.
+    fn place_of_stderr(&self) -> Place {
+        let closed = startup::was_closed(1) || startup::was_closed(2);
+        match !closed && same_file() {
+            true => Place::SameAsBefore,
+            false => Place::Own,
+        }
     }
 
     /// Relays one of the child's output streams, as what ours is: through its terminal, through a pty for this stream
@@ -147,7 +162,22 @@ impl Builder<'_> {
         };
         let planner = Planner::new(self.output, stream, self.feeds, self.started);
         let name = format!("the child's {}", stream.name());
-        self.routes.extend(planner.plan(source, name, sink)?);
+        let held = match self.output.visibility {
+            Visibility::Always => None,
+            Visibility::OnFailure => {
+                let place =
+                    if stream == Stream::Stderr { self.place_of_stderr() } else { Place::Own };
+                self.held.hold(stream, &sink, place)?
+            }
+        };
+        match held {
+            None => self.routes.extend(planner.plan(source, name, sink)?),
+            Some((pipe, route)) => {
+                let planner = planner.shown_on(sink.kind());
+                self.routes.extend(planner.plan(source, name, pipe)?);
+                self.routes.extend(route);
+            }
+        }
         Ok(end)
     }
 
@@ -200,12 +230,19 @@ struct Planner<'c> {
     stream: Stream,
     feeds: &'c [Feed],
     started: Instant,
+    /// Where it will be seen, if that is not its sink.
+    shown_on: Option<Kind>,
 }
 
 impl<'c> Planner<'c> {
     fn new(output: &'c Output, stream: Stream, feeds: &'c [Feed], started: Instant) -> Planner<'c> {
         let feeds = if output.tee.text.streams.include(stream) { feeds } else { &[] };
-        Planner { output, stream, feeds, started }
+        Planner { output, stream, feeds, started, shown_on: None }
+    }
+
+    /// For what is held back before it is shown.
+    fn shown_on(self, kind: Kind) -> Planner<'c> {
+        Planner { shown_on: Some(kind), ..self }
     }
 
     /// One relay does everything, if the ends allow it. Otherwise the work is divided: copies are fed
@@ -217,9 +254,13 @@ impl<'c> Planner<'c> {
         sink: Endpoint,
     ) -> Result<Vec<Route>, Error> {
         let text = match self.output.text.streams.include(self.stream) {
-            true => self.output.text.modes(sink.kind().into(), self.stream),
+            true => {
+                let shown_on = self.shown_on.unwrap_or(sink.kind());
+                self.output.text.modes(shown_on.into(), self.stream)
+            }
             false => None,
         };
+        let text = text.or((self.output.counts == Unit::Lines).then(Modes::default));
         let text = text.map(|modes| TextWork { modes, started: self.started });
         let copies = || self.feeds.to_vec();
 

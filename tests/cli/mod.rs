@@ -24,6 +24,10 @@ mod text;
 mod silence;
 // Lines as the screen showed them at last, and where lines say they come from.
 mod screen;
+// Several writers into one pipe.
+mod whole_lines;
+// Output that is shown only if the command fails.
+mod held;
 // Real programs' colours, at a terminal and in a file.
 mod colours;
 // Legs: every kind of target, clean logs, shared logs, and what a reader of the log sees while the command runs.

@@ -15,3 +15,5 @@ mod progress;
 mod crash;
 // scripts/: psd, monitor-status.sh, nproxy-run.sh, install.
 mod scripts;
+// The commands of doc/recipes.md.
+mod recipes;

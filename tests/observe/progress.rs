@@ -7,6 +7,8 @@ use crate::harness::{Engine, Launch, need, on_both_engines, payload_bytes};
 on_both_engines!(
     nothing_is_shown_in_a_pipe_unless_forced,
     a_known_size_gives_a_percentage,
+    what_is_read_counts,
+    lines_a_name_and_an_interval,
     a_terminal_gets_one_line,
     a_terminal_that_the_command_writes_to_is_left_alone,
 );
@@ -38,6 +40,41 @@ fn a_known_size_gives_a_percentage(engine: Engine) {
     run.expect_code(0);
     assert_eq!(run.stdout.digest.bytes, payload_bytes());
     assert!(run.stderr.text().contains("100 %"), "{}", run.stderr.text());
+}
+
+/// Whatever the text modes make of it, the end of the input is 100 %.
+fn what_is_read_counts(engine: Engine) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("input");
+    std::fs::write(&path, "\x1b[1;31mred\x1b[0m\n".repeat(1000)).unwrap();
+    for modes in ["strip-ansi", "transform"] {
+        let run = Launch::nproxy(engine)
+            .args(["--progress=always", "--text", modes])
+            .stdin(File::open(&path).unwrap())
+            .finish();
+        let text = run.expect_code(0).stderr.text();
+        assert!(text.trim_end().ends_with("100 %") && !text.contains("beyond"), "{modes}: {text}");
+    }
+}
+
+/// As pv's -l, -N and -i; bytes pass as they are.
+fn lines_a_name_and_an_interval(engine: Engine) {
+    for copies in [&[][..], &["--tee=/dev/null"]] {
+        let run = Launch::nproxy(engine)
+            .words("--progress=always --progress-lines --progress-name=log --progress-interval=100ms --size=1000")
+            .args(copies)
+            .args(["sh", "-c", "seq 500; sleep .5; seq 501 1000"])
+            .finish();
+        let expected: String = (1..=1000).map(|number| format!("{number}\n")).collect();
+        run.expect_code(0).expect_output(&expected);
+        let text = run.stderr.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() >= 4, "one each 100 ms: {text:?}");
+        assert!(lines.iter().all(|line| line.starts_with("log: ")), "{text:?}");
+        assert!(lines[1].contains("500 lines") && lines[1].contains(" 50 %"), "{text:?}");
+        assert!(lines.last().unwrap().contains("1000 lines"), "{text:?}");
+        assert!(lines.last().unwrap().ends_with("100 %"), "{text:?}");
+    }
 }
 
 /// Runs a shell line with stderr on a terminal made by script(1), and returns what that showed.

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -23,6 +23,13 @@ use crate::text::{Arrival, Filter, Progress, line_ends};
 /// Size of each of the two buffers, in bytes.
 pub(in crate::relay) const BUFFER: usize = 256 << 10;
 
+/// So much goes into a pipe in one piece, whoever else writes there (PIPE_BUF in pipe(7)), in bytes.
+const WHOLE: usize = libc::PIPE_BUF;
+
+/// How long the beginning of a line waits for the rest where it would go into a pipe or a terminal: writers flush their
+/// buffers anywhere in a line, and write the next part at once. A prompt is seen so much later.
+const REST_OF_LINE: Duration = Duration::from_millis(20);
+
 /// Into a socket that keeps records apart, no smaller ones are tried than these: every transport takes them.
 const SMALLEST_WRITE: usize = 512;
 
@@ -37,6 +44,8 @@ pub(in crate::relay) struct Buffered {
     output: Option<Buffer>,
     /// The bytes of `output` that have not been written.
     pending: Range<usize>,
+    /// Of `output`: the beginning of a line whose rest the filter still has, and no room for.
+    kept: Range<usize>,
     source_ended: bool,
     /// How the relay ends, if not because the source has ended.
     end: Option<End>,
@@ -48,10 +57,21 @@ pub(in crate::relay) struct Buffered {
     ending: bool,
     /// `filled` is the beginning of a line whose rest is already waiting in the source.
     completing_line: bool,
+    /// For the rest of a line that is not yet waiting: how long.
+    line_wait: LineWait,
     /// Lines that have ended while there were text modes to work on them.
     lines: u64,
     text: Option<Text>,
     buffers: Buffers,
+}
+
+/// Whether the rest of a line is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineWait {
+    No,
+    Until(Instant),
+    /// It has not come in time: what is there goes as it is.
+    Over,
 }
 
 /// Whether the two buffers are there.
@@ -101,12 +121,14 @@ impl Buffered {
             filled: 0..0,
             output: None,
             pending: 0..0,
+            kept: 0..0,
             source_ended: false,
             end: None,
             largest_write: BUFFER,
             last: None,
             ending: false,
             completing_line: false,
+            line_wait: LineWait::No,
             lines: 0,
         }
     }
@@ -154,7 +176,10 @@ impl Buffered {
             && let Some(output) = self.output.take()
         {
             let pending = self.pending.clone();
-            let end = pending.end.min(pending.start.saturating_add(self.largest_write));
+            let mut end = pending.end.min(pending.start.saturating_add(self.largest_write));
+            if sink.kind() == Kind::Pipe && self.text.is_some() {
+                end = pending.start + whole_lines(&output.bytes()[pending.start..end]);
+            }
             let op = write(sink, output, pending.start..end);
             ring.submit(link.token(Operation::Write), op)?;
         }
@@ -168,14 +193,21 @@ impl Buffered {
             return;
         }
         let whole = self.filled.clone();
+        let bytes = &input.bytes()[whole.clone()];
         let cut = match sink.kind() {
-            Kind::File | Kind::Terminal if !self.source_ended && source.kind() != Kind::Records => {
-                line_cut(&input.bytes()[whole.clone()], source)
+            _ if self.source_ended || source.kind() == Kind::Records => bytes.len(),
+            Kind::Pipe | Kind::Terminal if self.text.is_some() && bytes.len() < BUFFER => {
+                self.line_wait.cut(bytes, source)
             }
-            _ => whole.len(),
+            Kind::File | Kind::Terminal => line_cut(bytes, source),
+            Kind::Pipe if self.text.is_some() => line_cut(bytes, source),
+            _ => bytes.len(),
         };
         let end = whole.start + cut;
         match &mut self.text {
+            None | Some(Text { mode: Mode::Off, .. }) if !self.kept.is_empty() => {
+                self.pending = std::mem::take(&mut self.kept);
+            }
             None | Some(Text { mode: Mode::Off, .. }) => {
                 let tail = end..whole.end;
                 output.bytes_mut()[..tail.len()].copy_from_slice(&input.bytes()[tail.clone()]);
@@ -183,20 +215,28 @@ impl Buffered {
                 self.pending = whole.start..end;
                 self.filled = 0..tail.len();
                 self.completing_line = !tail.is_empty();
+                if self.text.is_some() {
+                    self.lines += line_ends(&output.bytes()[whole.start..end]) as u64;
+                }
             }
             Some(text) => {
                 let bytes = &input.bytes()[whole.start..end];
-                let done = text.work(bytes, output.bytes_mut());
+                let kept = std::mem::take(&mut self.kept);
+                let free = kept.len();
+                output.bytes_mut().copy_within(kept, 0);
+                let done = text.work(bytes, &mut output.bytes_mut()[free..]);
                 self.lines += line_ends(&bytes[..done.consumed]) as u64;
-                self.pending = 0..done.produced;
+                self.pending = 0..free + done.produced;
                 self.filled.start += done.consumed;
                 if self.filled.start == end {
                     input.bytes_mut().copy_within(end..whole.end, 0);
                     self.filled = 0..whole.end - end;
                     self.completing_line = !self.filled.is_empty();
-                } else if done.produced == 0 {
+                } else if self.pending.is_empty() {
                     // The mode has changed before these bytes.
                     self.pass_on(source, sink);
+                } else if let Some(last) = last_line_end(&output.bytes()[self.pending.clone()]) {
+                    (self.pending, self.kept) = (0..last, last..self.pending.end);
                 }
             }
         }
@@ -220,6 +260,34 @@ impl Buffered {
                 self.wrote(result, link)
             }
         }
+    }
+
+    /// When the rest of a line has been waited for long enough.
+    pub(in crate::relay) fn deadline(&self) -> Option<Instant> {
+        match self.line_wait {
+            LineWait::Until(until) => Some(until),
+            LineWait::No | LineWait::Over => None,
+        }
+    }
+
+    /// Takes the read for the rest of a line back, if that has had its time.
+    ///
+    /// # Errors
+    /// Only if the ring itself fails.
+    pub(in crate::relay) fn on_time(
+        &mut self,
+        link: &Link,
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<()> {
+        if self.deadline().is_some_and(|until| now >= until) {
+            self.line_wait = LineWait::Over;
+            match self.input {
+                Some(_) => self.completing_line = false,
+                None => ring.cancel(link.token(Operation::Read))?,
+            }
+        }
+        Ok(())
     }
 
     fn polled(&mut self, result: TransferResult, link: &mut Link) -> Step {
@@ -271,13 +339,17 @@ impl Buffered {
                     && link.source.as_ref().is_some_and(Endpoint::is_hung_up) =>
             {
                 self.source_ended = true;
+                self.completing_line = false;
                 self.end_if_drained(link)
             }
             TransferResult::WouldBlock => {
                 link.poll_both();
                 Step::Continue
             }
-            TransferResult::Again | TransferResult::Cancelled => Step::Continue,
+            TransferResult::Again | TransferResult::Cancelled => {
+                self.completing_line &= self.line_wait != LineWait::Over;
+                Step::Continue
+            }
             TransferResult::Refused => self.read_failed(Errno::EINVAL, link),
             TransferResult::ReaderLeft => self.read_failed(Errno::EPIPE, link),
             TransferResult::Reset => self.read_failed(Errno::ECONNRESET, link),
@@ -351,7 +423,13 @@ impl Buffered {
         }
     }
 
-    fn end_if_drained(&mut self, link: &Link) -> Step {
+    /// Whether the source has ended and nothing is held or under way: a line that was waited for may have come to nothing
+    /// under text modes, and then no write follows it.
+    pub(in crate::relay) fn is_spent(&self) -> bool {
+        self.source_ended && self.held() == 0 && self.input.is_some() && self.output.is_some()
+    }
+
+    pub(in crate::relay) fn end_if_drained(&mut self, link: &Link) -> Step {
         if !self.source_ended || self.held() > 0 {
             return Step::Continue;
         }
@@ -444,7 +522,7 @@ impl Buffered {
     }
 
     pub(in crate::relay) fn held(&self) -> u64 {
-        (self.filled.len() + self.pending.len()) as u64
+        (self.filled.len() + self.pending.len() + self.kept.len()) as u64
     }
 }
 
@@ -480,12 +558,46 @@ impl Text {
     }
 }
 
+impl LineWait {
+    /// How much of `bytes` is to go on now: whole lines, until the rest of the last one has been waited for long enough.
+    fn cut(&mut self, bytes: &[u8], source: &Endpoint) -> usize {
+        let lines = last_line_end(bytes).unwrap_or(0);
+        match self {
+            _ if lines == bytes.len() => *self = LineWait::No,
+            LineWait::Over => {
+                *self = LineWait::No;
+                // It may have come in this moment.
+                return line_cut(bytes, source);
+            }
+            LineWait::Until(_) if lines == 0 => {}
+            LineWait::No | LineWait::Until(_) => {
+                *self = LineWait::Until(Instant::now() + REST_OF_LINE);
+            }
+        }
+        lines
+    }
+}
+
+/// How much of `bytes` goes into a pipe at a time: as many whole lines as stay in one piece there, or one longer line.
+fn whole_lines(bytes: &[u8]) -> usize {
+    if bytes.len() <= WHOLE {
+        return bytes.len();
+    }
+    let longer = || bytes.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
+    last_line_end(&bytes[..WHOLE]).or_else(longer).unwrap_or(bytes.len())
+}
+
+/// Where the last whole line ends.
+fn last_line_end(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().rposition(|byte| *byte == b'\n').map(|end| end + 1)
+}
+
 /// How much of `bytes` may go into a file that others may write to as well: whole lines, as long as
 /// the rest of the last one is already on its way. What two writers append then stays line by line. So it is at a
 /// terminal, as far as that takes a whole write at once.
 fn line_cut(bytes: &[u8], source: &Endpoint) -> usize {
-    match bytes.iter().rposition(|byte| *byte == b'\n') {
-        Some(last) if last + 1 < bytes.len() && source.has_input() => last + 1,
+    match last_line_end(bytes) {
+        Some(last) if last < bytes.len() && source.has_input() => last,
         _ => bytes.len(),
     }
 }
