@@ -63,6 +63,8 @@ fn nproxy(engine: Engine, source: OwnedFd, sink: OwnedFd) {
         text: None,
         rate: None,
         copies: Vec::new(),
+        beyond: None,
+        instead: None,
     };
     let limit = Duration::from_micros(200);
     let mut relay = Relay::new(0, route, Some(PIPE), limit, &mut ring).expect("a relay");

@@ -19,6 +19,8 @@ use peer::{coloured, payload};
 
 // Bytes, statuses, signals, failures, text modes, copies: everything that needs no terminal of the command's own.
 mod cli;
+// Copies that last: keys of one copy, segments, commands, collectors that go away.
+mod copies;
 // The command at a terminal of its own: what a person sees and types.
 mod terminal;
 // The memory guard: stages, gate, trees of processes.

@@ -23,7 +23,7 @@ _nproxy() {
 
     case "${cmd}" in
         nproxy)
-            opts="-q -v -h -V --tee --tee-append --tee-text --tee-streams --tee-full --tee-strict --text --text-streams --timestamp --timestamp-mode --local-time --prefix --c1 --line-numbers --pty --stdin --linger --idle-timeout --heartbeat --only-on-failure --signal-exit --group --memory-max --memory-high --rlimit --monitor --attention --pressure --critical --emergency --tick --gate --degrade --memlog --banner --node --node-max-old --stats --stats-file --progress --progress-name --progress-lines --progress-interval --size --status --status-format --events --crash-dump --observe --no-control --engine --limit-rate --pipe-size --coalesce --quiet --verbose --debug --completions --help --version"
+            opts="-q -v -h -V --tee --tee-append --tee-text --tee-streams --tee-full --tee-output-error --tee-strict --text --text-streams --timestamp --timestamp-mode --local-time --prefix --c1 --line-numbers --pty --stdin --linger --idle-timeout --heartbeat --only-on-failure --signal-exit --group --memory-max --memory-high --rlimit --monitor --attention --pressure --critical --emergency --tick --gate --degrade --memlog --banner --node --node-max-old --stats --stats-file --progress --progress-name --progress-lines --progress-interval --size --status --status-format --events --crash-dump --observe --no-control --engine --limit-rate --pipe-size --coalesce --quiet --verbose --debug --completions --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -43,6 +43,10 @@ _nproxy() {
                     ;;
                 --tee-full)
                     COMPREPLY=($(compgen -W "block drop" -- "${cur}"))
+                    return 0
+                    ;;
+                --tee-output-error)
+                    COMPREPLY=($(compgen -W "exit warn" -- "${cur}"))
                     return 0
                     ;;
                 --text)

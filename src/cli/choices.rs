@@ -82,6 +82,35 @@ pub enum TextMode {
     Transform,
 }
 
+/// What becomes of the copies when stdout or stderr fails, or its reader leaves: `--tee-output-error`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputError {
+    /// They end with it, and a copy that cannot be opened is an error
+    #[default]
+    Exit,
+    /// They are completed, and a copy that cannot be opened is only told
+    Warn,
+}
+
+/// What finished segments are compressed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compression {
+    /// By gzip(1).
+    Gzip,
+    /// By zstd(1).
+    Zstd,
+}
+
+/// Whether a command that a copy goes into is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Restart {
+    /// It is not.
+    #[default]
+    Never,
+    /// If it ends while there may be more for it.
+    OnFailure,
+}
+
 /// Whose memory counts: `--monitor`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum MonitorMode {

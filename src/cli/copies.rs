@@ -5,18 +5,31 @@ use std::ffi::OsString;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
-use super::choices::TextMode;
+use super::choices::{OutputError, TextMode};
 use crate::relay::{OnFull, Stream};
 
 /// Where else the streams go.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Copies")]
 pub struct CopyFlags {
-    /// Copy the output to a file, FIFO or socket; repeatable
+    /// Copy the output: file, FIFO, socket, |COMMAND; repeatable
     ///
-    /// TARGET is the path of a file, FIFO or device, or `/dev/fd/N` for an open descriptor, `unix:PATH` or
-    /// `tcp:HOST:PORT` for a socket to connect to. A file is emptied first. The option may be given several
-    /// times; the variable names one target.
+    /// TARGET is the path of a file, FIFO or device, `/dev/fd/N` for an open descriptor, `unix:PATH` or
+    /// `tcp:HOST:PORT` for a collector to connect to, `|COMMAND` for a command that sh runs with the copy as its stdin,
+    /// or `journal:IDENT` for the systemd journal. A file is emptied first. The option may be given several times; the
+    /// variable names one target.
+    ///
+    /// `TARGET,KEY=VALUE,…` says how this copy differs from what the --tee-… options say of all: `append`, `text=MODES`
+    /// and `streams=stdout+stderr` (joined by +), `full=block|drop`. A comma is part of the name unless a key follows.
+    ///
+    /// Segments: `rotate=SIZE` and `every=TIME` finish the file at the end of a line and begin the next one. The current
+    /// file is PATH, finished ones are PATH.TIME; an existing file becomes one of them, unless `append` is said.
+    /// `keep=N` finished ones stay, or as many as make `total=SIZE` with the current one; `compress=gzip|zstd` compresses
+    /// them. `reopen` opens PATH again when others have renamed or removed the file.
+    ///
+    /// Collectors and commands: `wait=TIME` is how long the end of the run waits for one that takes nothing (10s);
+    /// `restart=on-failure` starts a command again that ends early. A collector that is absent or goes away is connected
+    /// again when it is back; until then `full` says whether everything waits for it.
     #[arg(long, value_name = "TARGET", env = "NPROXY_TEE")]
     pub tee: Vec<OsString>,
 
@@ -64,6 +77,20 @@ pub struct CopyFlags {
         env = "NPROXY_TEE_FULL"
     )]
     pub tee_full: OnFull,
+
+    /// If the output fails: exit, or warn and complete the copies
+    ///
+    /// What becomes of the copies when stdout or stderr cannot be written any more, in the spirit of tee -p. With `warn`
+    /// the command goes on and its copies are completed, and a copy that cannot be opened is told and left out.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "ACTION",
+        default_value = "exit",
+        hide_short_help = true,
+        env = "NPROXY_TEE_OUTPUT_ERROR"
+    )]
+    pub tee_output_error: OutputError,
 
     /// Exit with 125 if a copy is not complete
     #[arg(long, value_parser = FalseyValueParser::new(), env = "NPROXY_TEE_STRICT")]

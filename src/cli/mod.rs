@@ -7,6 +7,7 @@
 
 pub mod choices;
 mod copies;
+pub mod copy_keys;
 mod engine;
 mod given;
 pub mod manual;

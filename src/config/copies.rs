@@ -2,10 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
 
 use super::text::{Machine, Streams, Text};
 use crate::cli::Cli;
+use crate::cli::choices::{Compression, OutputError, Restart};
+use crate::cli::copy_keys::{self, Keys};
 use crate::error::Error;
 use crate::relay::OnFull;
 
@@ -13,19 +16,63 @@ use crate::relay::OnFull;
 /// need some themselves.
 const MOST_TARGETS: usize = 200;
 
+/// How long the end of a run waits for a copy that takes nothing, if nothing is said.
+const WAIT: Duration = Duration::from_secs(10);
+
 /// Copies of the streams.
 #[derive(Debug)]
 pub struct Tee {
+    /// Each of them.
+    pub copies: Vec<CopyTo>,
+    /// What a failed target means for the exit status.
+    pub failure: TeeFailure,
+    /// What becomes of the copies when an output fails.
+    pub output_error: OutputError,
+}
+
+/// One copy.
+#[derive(Debug)]
+pub struct CopyTo {
     /// Where to.
-    pub targets: Vec<Target>,
-    /// What is done to them, and which streams go there.
+    pub target: Target,
+    /// What is done to it, and which streams go there.
     pub text: Text,
     /// What an existing file becomes.
     pub open: TeeOpen,
-    /// What happens when a target cannot keep up.
+    /// What happens when the target cannot keep up.
     pub on_full: OnFull,
-    /// What a failed target means for the exit status.
-    pub failure: TeeFailure,
+    /// When its file is finished and the next one begun.
+    pub rotation: Option<Rotation>,
+    /// What becomes of it when its file is renamed or removed by others.
+    pub moved: Moved,
+    /// How long the end of the run waits for a target that takes nothing.
+    pub wait: Duration,
+    /// Whether a command is started again.
+    pub restart: Restart,
+}
+
+/// When a copy's file is finished, and how many finished ones there may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// When it has so many bytes.
+    pub size: Option<u64>,
+    /// So long after its first byte.
+    pub every: Option<Duration>,
+    /// How many finished segments are kept.
+    pub keep: Option<usize>,
+    /// The most bytes that all segments have together, the current one included.
+    pub total: Option<u64>,
+    /// What finished segments are compressed with.
+    pub compress: Option<Compression>,
+}
+
+/// What becomes of a copy when its file is renamed or removed by others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// It goes on in the same file, whatever that is called.
+    Followed,
+    /// The path is opened anew.
+    Reopened,
 }
 
 /// Where a copy goes.
@@ -39,6 +86,10 @@ pub enum Target {
     Unix(OsString),
     /// A TCP address to connect to, as HOST:PORT.
     Tcp(String),
+    /// A command for sh to run, which gets it as its stdin.
+    Command(OsString),
+    /// The systemd journal, under this name.
+    Journal(String),
 }
 
 /// What an existing tee file becomes.
@@ -65,18 +116,94 @@ impl Tee {
         if flags.tee.len() > MOST_TARGETS {
             return Err(Error::usage("--tee", format!("at most {MOST_TARGETS} targets")));
         }
+        // Also without a copy: a flag that cannot be is a mistake.
+        Text::of_copies(cli, machine, None, None)?;
         Ok(Tee {
-            targets: flags.tee.iter().map(|word| Target::new(word)).collect::<Result<_, _>>()?,
-            text: Text::of_copies(cli, machine)?,
-            open: if flags.tee_append { TeeOpen::Append } else { TeeOpen::Truncate },
-            on_full: flags.tee_full,
+            copies: flags
+                .tee
+                .iter()
+                .map(|word| CopyTo::new(word, cli, machine))
+                .collect::<Result<_, _>>()?,
             failure: if flags.tee_strict { TeeFailure::Fail } else { TeeFailure::Tell },
+            output_error: flags.tee_output_error,
         })
     }
 
-    /// Whether one of the two output streams is copied and the other is not.
+    /// Whether one of the two output streams is copied somewhere and the other is not.
     pub fn splits_streams(&self) -> bool {
-        self.text.streams != Streams::Both && !self.targets.is_empty()
+        self.copies.iter().any(|copy| copy.text.streams != Streams::Both)
+    }
+}
+
+impl CopyTo {
+    fn new(word: &OsStr, cli: &Cli, machine: &Machine) -> Result<CopyTo, Error> {
+        let flags = &cli.copies;
+        let (name, keys) = copy_keys::divide(word)?;
+        let target = Target::new(&name)?;
+        let rotation = Rotation::new(&keys);
+        let refused = |why: &str| Err(Error::usage(format!("--tee {}", show(word)), why));
+        if !matches!(target, Target::Path(_)) {
+            if rotation.is_some() || keys.reopen || keys.append {
+                return refused(
+                    "append, rotate, every, keep, total, compress and reopen are for files",
+                );
+            }
+        } else if keys.wait.is_some() && (rotation.is_some() || keys.reopen) {
+            return refused("a file is written to its end: wait is for what may be away");
+        }
+        if keys.restart.is_some() && !matches!(target, Target::Command(_)) {
+            return refused("restart is for commands");
+        }
+        if let Some(rotation) = &rotation {
+            rotation.check().map_err(|why| Error::usage(format!("--tee {}", show(word)), why))?;
+        }
+        Ok(CopyTo {
+            target,
+            text: Text::of_copies(cli, machine, keys.text.as_deref(), keys.streams.as_deref())?,
+            open: match flags.tee_append || keys.append {
+                true => TeeOpen::Append,
+                false => TeeOpen::Truncate,
+            },
+            on_full: keys.full.unwrap_or(flags.tee_full),
+            rotation,
+            moved: if keys.reopen { Moved::Reopened } else { Moved::Followed },
+            wait: keys.wait.unwrap_or(WAIT),
+            restart: keys.restart.unwrap_or_default(),
+        })
+    }
+}
+
+impl CopyTo {
+    /// Whether its keys are for a regular file of our own.
+    pub fn needs_file(&self) -> bool {
+        self.rotation.is_some() || self.moved == Moved::Reopened
+    }
+}
+
+fn show(word: &OsStr) -> String {
+    word.to_string_lossy().into_owned()
+}
+
+impl Rotation {
+    /// What the keys say of it, if they say anything.
+    fn new(keys: &Keys) -> Option<Rotation> {
+        let rotation = Rotation {
+            size: keys.rotate,
+            every: keys.every,
+            keep: keys.keep,
+            total: keys.total,
+            compress: keys.compress,
+        };
+        let none = Rotation { size: None, every: None, keep: None, total: None, compress: None };
+        (rotation != none).then_some(rotation)
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        match (self.size, self.every, self.total) {
+            (None, None, _) => Err("keep, total and compress need rotate or every"),
+            (Some(size), _, Some(total)) if total < size => Err("total is less than rotate"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -99,6 +226,18 @@ impl Target {
             return match number.parse() {
                 Ok(number) => Ok(Target::Inherited(number, text.to_owned())),
                 Err(_) => Err(Error::usage(format!("--tee {text}"), "not the number of an fd")),
+            };
+        }
+        if let Some(command) = bytes.strip_prefix(b"|") {
+            return match command.trim_ascii().is_empty() {
+                true => Err(Error::usage(format!("--tee {text}"), "expected |COMMAND")),
+                false => Ok(Target::Command(OsStr::from_bytes(command).to_owned())),
+            };
+        }
+        if let Some(name) = text.strip_prefix("journal:") {
+            return match name.is_empty() || name.contains('\n') {
+                true => Err(Error::usage(format!("--tee {text}"), "expected journal:IDENT")),
+                false => Ok(Target::Journal(name.to_owned())),
             };
         }
         if let Some(path) = bytes.strip_prefix(b"unix:") {
@@ -128,6 +267,8 @@ impl fmt::Display for Target {
             Target::Inherited(_, name) => write!(f, "{name}"),
             Target::Unix(path) => write!(f, "unix:{}", path.to_string_lossy()),
             Target::Tcp(address) => write!(f, "tcp:{address}"),
+            Target::Command(command) => write!(f, "|{}", command.to_string_lossy()),
+            Target::Journal(name) => write!(f, "journal:{name}"),
         }
     }
 }

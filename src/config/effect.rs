@@ -12,7 +12,14 @@ struct Need {
 
 const NEEDS: [Need; 6] = [
     Need {
-        flags: &["tee-append", "tee-text", "tee-streams", "tee-full", "tee-strict"],
+        flags: &[
+            "tee-append",
+            "tee-text",
+            "tee-streams",
+            "tee-full",
+            "tee-strict",
+            "tee-output-error",
+        ],
         is_met: |cli| !cli.copies.tee.is_empty(),
         otherwise: "without --tee",
     },

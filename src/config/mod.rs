@@ -13,12 +13,13 @@ use std::time::Duration;
 use crate::cli::{Cli, RunFlags, manual};
 use crate::error::Error;
 
+pub use crate::cli::choices::{Compression, Restart};
 pub use crate::cli::choices::{
-    EngineChoice, Linger, MonitorMode, ProgressMode, PtyMode, SignalExit, StatsFormat,
+    EngineChoice, Linger, MonitorMode, OutputError, ProgressMode, PtyMode, SignalExit, StatsFormat,
     StatusFormat, StdinMode,
 };
 pub use crate::observe::Level;
-pub use copies::{Target, Tee, TeeFailure, TeeOpen};
+pub use copies::{CopyTo, Moved, Rotation, Target, Tee, TeeFailure, TeeOpen};
 pub use memory::{Banner, Memory};
 pub use node::NodePreload;
 pub use observe::{ControlMode, Observe, ProgressLine, Stats, StatusRequest, Unit};

@@ -74,10 +74,18 @@ impl Text {
         Text::new("--text", &modes, &flags.text_streams, cli, machine)
     }
 
-    /// What is done to the copies, and which streams they are of.
-    pub(super) fn of_copies(cli: &Cli, machine: &Machine) -> Result<Text, Error> {
+    /// What is done to a copy, and which streams it is of: what is said of this one, or else of all of them.
+    pub(super) fn of_copies(
+        cli: &Cli,
+        machine: &Machine,
+        modes: Option<&[TextMode]>,
+        streams: Option<&[Stream]>,
+    ) -> Result<Text, Error> {
         let flags = &cli.copies;
-        let text = Text::new("--tee-text", &flags.tee_text, &flags.tee_streams, cli, machine)?;
+        let flag = if modes.is_some() { "--tee …,text=" } else { "--tee-text" };
+        let (modes, streams) =
+            (modes.unwrap_or(&flags.tee_text), streams.unwrap_or(&flags.tee_streams));
+        let text = Text::new(flag, modes, streams, cli, machine)?;
         let mixed =
             text.streams == Streams::Both && !cli.command.is_empty() && !flags.tee.is_empty();
         if mixed && text.prefix.as_ref().is_some_and(Prefix::has_stream) {
@@ -175,6 +183,15 @@ impl Streams {
             Stream::Stdout => self != Streams::Stderr,
             Stream::Stderr => self != Streams::Stdout,
             Stream::Stdin => false,
+        }
+    }
+
+    /// Those that are included.
+    pub fn list(self) -> &'static [Stream] {
+        match self {
+            Streams::Stdout => &[Stream::Stdout],
+            Streams::Stderr => &[Stream::Stderr],
+            Streams::Both => &[Stream::Stdout, Stream::Stderr],
         }
     }
 

@@ -120,6 +120,8 @@ impl Held {
             text: None,
             rate: None,
             copies: Vec::new(),
+            beyond: None,
+            instead: None,
         };
         self.streams.push(HeldStream {
             stream,
@@ -235,6 +237,8 @@ impl HeldStream {
             text: None,
             rate: None,
             copies: Vec::new(),
+            beyond: None,
+            instead: None,
         }
     }
 }

@@ -1,111 +1,180 @@
-//! The extra destinations of a run: opened before anything starts, emptied only once the child runs.
+//! The extra destinations of a run: opened before anything starts, changed only once the command runs.
 
 use std::fs::File;
 use std::io;
-use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use nix::unistd::ftruncate;
-
-use super::socket::Peers;
-use crate::config::{Target, Tee, TeeOpen};
+use super::collector::{Address, Collector};
+use super::command::CommandCopy;
+use super::journal;
+use super::segments::Segments;
+use super::shared::SharedFile;
+use super::writer::{Work, Writers};
+use crate::config::{CopyTo, Escapes, OutputError, Target, Tee, TeeOpen, Verbosity};
 use crate::error::Error;
+use crate::notice;
 use crate::process::fds;
-use crate::relay::{Endpoint, Feed, Kind, OnFull, Role, Route, Stream, TextWork};
+use crate::relay::{Endpoint, Feed, Kind, OnFull, Role, Route, Stream, StringEnd, TextWork};
 
 /// What the streams are copied into.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
     /// The pipes that the streams' relays fill, in the order of the targets.
     pub(crate) feeds: Vec<Feed>,
-    /// The relays from those pipes to the targets, in the same order.
+    /// The relays from those pipes to the targets, or to the pipes of the threads that write them, in the same order.
     pub(crate) routes: Vec<Route>,
-    /// Files to be emptied when the run has begun.
-    pub(crate) to_empty: Vec<OwnedFd>,
-    /// Whom they are connected to.
-    pub(crate) peers: Peers,
+    /// Those threads.
+    pub(crate) writers: Writers,
+    /// Regular files among the targets, by name.
+    pub(crate) files: Vec<(String, Endpoint)>,
+    /// How long the end of the run waits for each copy while it takes nothing; a file is waited for.
+    pub(crate) waits: Vec<Option<Duration>>,
+}
+
+/// A target that is open.
+enum Opened {
+    /// It does not hold up the loop: the relay writes it.
+    Sink(Endpoint),
+    /// A thread writes it.
+    Work(Box<dyn Work>),
 }
 
 impl Copies {
-    /// Opens every target.
+    /// Opens every target. With `--tee-output-error=warn` one that cannot be opened is told and left out.
     ///
     /// # Errors
     /// One that names the target that could not be opened.
-    pub(crate) fn open(tee: &Tee, started: Instant) -> Result<Copies, Error> {
+    pub(crate) fn open(tee: &Tee, verbosity: Verbosity, started: Instant) -> Result<Copies, Error> {
         let mut copies = Copies::default();
-        for (index, target) in tee.targets.iter().enumerate() {
-            let name = target.to_string();
-            let tried = |error| Error::os(format!("--tee: cannot open {name}"), error);
-            let fd = copies.open_target(index, target, tee).map_err(tried)?;
-            let mut sink = Endpoint::sink(fd).map_err(|errno| tried(errno.into()))?;
-            let opened_by_us = matches!(target, Target::Path(_));
-            if sink.kind() == Kind::File && opened_by_us && tee.open == TeeOpen::Truncate {
-                copies.to_empty.push(sink.fd().as_fd().try_clone_to_owned().map_err(tried)?);
-                sink = sink.with_own_position();
+        for copy in &tee.copies {
+            match (copies.add(copy, verbosity, started), tee.output_error) {
+                (Err(error), OutputError::Warn) => notice::error(&error),
+                (result, _) => result?,
             }
-            let modes = tee.text.modes(sink.kind().into(), tee.text.streams.first());
-            let text = modes.map(|modes| TextWork { modes, started });
-            let (reader, writer) = fds::new_pipe(&name)?;
-            let end = |fd| Endpoint::new(fd).map_err(|errno| tried(errno.into()));
-            let pipe = end(writer)?;
-            copies.feeds.push(Feed { pipe, on_full: tee.on_full });
-            copies.routes.push(Route {
-                stream: Stream::Stdout,
-                role: Role::Copy,
-                source: end(reader)?,
-                sink,
-                source_name: format!("the pipe to {name}"),
-                sink_name: name.clone(),
-                text,
-                rate: None,
-                copies: Vec::new(),
-            });
         }
         Ok(copies)
     }
 
-    /// Empties the files: what is to be written into them runs.
-    ///
-    /// # Errors
-    /// One that names no file: they were all opened for writing a moment ago.
-    pub(crate) fn empty_files(to_empty: Vec<OwnedFd>) -> Result<(), Error> {
-        let mut files = to_empty.iter();
-        files
-            .try_for_each(|file| ftruncate(file, 0))
-            .map_err(|errno| Error::os("empty a tee file", errno))
+    fn add(&mut self, copy: &CopyTo, verbosity: Verbosity, started: Instant) -> Result<(), Error> {
+        let name = copy.target.to_string();
+        let tried = |error| Error::os(format!("--tee: cannot open {name}"), error);
+        let number = self.routes.len();
+        let opened = self.open_target(copy, &name).map_err(tried)?;
+        let waits = match (&opened, copy.on_full) {
+            (_, OnFull::Drop) => Some(copy.wait),
+            (Opened::Sink(sink), _) if sink.kind() == Kind::Pipe => Some(copy.wait),
+            (Opened::Sink(_), _) => None,
+            (Opened::Work(_), _) if is_file(&copy.target) => None,
+            (Opened::Work(_), _) => Some(copy.wait),
+        };
+        // What stands behind a thread is no terminal.
+        let sink_is = match &opened {
+            Opened::Sink(sink) => sink.kind(),
+            Opened::Work(_) => Kind::File,
+        };
+        let sink_is = sink_is.into();
+        let (sink, beyond) = match opened {
+            Opened::Sink(sink) => (sink, None),
+            Opened::Work(work) => {
+                let (reader, writer) = fds::new_pipe(&name)?;
+                // As large as the relay makes its own end: one call for both.
+                let books = self.writers.add(number, &name, reader, work, waits, verbosity);
+                let sink = Endpoint::new(writer).map_err(|errno| tried(errno.into()))?;
+                (sink, Some(books.map_err(tried)?))
+            }
+        };
+        let modes = copy.text.modes(sink_is, copy.text.streams.first());
+        let text = modes.map(|modes| TextWork { modes, started });
+        let (reader, writer) = fds::new_pipe(&name)?;
+        let end = |fd| Endpoint::new(fd).map_err(|errno| tried(errno.into()));
+        let pipe = end(writer)?;
+        let string_end = match copy.text.escapes {
+            Escapes::Strip | Escapes::Screen => StringEnd::Written,
+            Escapes::Pass => StringEnd::Left,
+        };
+        let streams = copy.text.streams.list();
+        self.feeds.push(Feed { copy: number, streams, pipe, on_full: copy.on_full, string_end });
+        self.waits.push(waits);
+        self.routes.push(Route {
+            stream: Stream::Stdout,
+            role: Role::Copy,
+            source: end(reader)?,
+            sink,
+            source_name: format!("the pipe to {name}"),
+            sink_name: name.clone(),
+            text,
+            copies: Vec::new(),
+            rate: None,
+            beyond,
+            instead: None,
+        });
+        Ok(())
     }
 
-    /// The sockets do not block: a splice that waits for its peer would keep the pipe before it locked, and
-    /// whoever touches that pipe, the child by way of tee(2), could not even be killed meanwhile.
-    fn open_target(&mut self, index: usize, target: &Target, tee: &Tee) -> io::Result<OwnedFd> {
-        match target {
-            // Opening a FIFO waits for its reader, as `tee FIFO` does, unless nothing may hold the run up. Mode 0666
-            // less the umask.
-            Target::Path(path) => {
-                let mut options = File::options();
-                options.write(true).create(true).append(tee.open == TeeOpen::Append);
-                let waits = match tee.on_full {
-                    OnFull::Block => 0,
-                    OnFull::Drop => libc::O_NONBLOCK,
-                };
-                Ok(options.custom_flags(libc::O_NOCTTY | waits).open(path)?.into())
+    fn open_target(&mut self, copy: &CopyTo, name: &str) -> io::Result<Opened> {
+        match &copy.target {
+            Target::Path(path) => self.open_path(Path::new(path), copy, name),
+            Target::Command(command) => {
+                let work = CommandCopy::new(command.clone(), copy.restart, copy.wait);
+                Ok(Opened::Work(Box::new(work)))
             }
-            Target::Inherited(number, _) => fds::inherited(*number),
-            Target::Unix(path) => {
-                let socket = UnixStream::connect(path)?;
-                socket.set_nonblocking(true)?;
-                self.peers.add_unix(index, socket.try_clone()?);
-                Ok(socket.into())
+            Target::Unix(path) => Ok(collector(Address::Unix(path.into()), Vec::new())),
+            Target::Tcp(address) => Ok(collector(Address::resolve(address)?, Vec::new())),
+            Target::Journal(name) => {
+                Ok(collector(Address::Unix(journal::SOCKET.into()), journal::header(name)))
             }
-            Target::Tcp(address) => {
-                let socket = TcpStream::connect(address)?;
-                socket.set_nonblocking(true)?;
-                self.peers.add_tcp(index, socket.try_clone()?);
-                Ok(socket.into())
+            Target::Inherited(number, _) => {
+                let fd = fds::inherited(*number)?;
+                match Endpoint::sink(fd.try_clone()?)? {
+                    file if file.kind() == Kind::File => {
+                        self.files.push((name.to_owned(), file));
+                        Ok(Opened::Work(Box::new(SharedFile::new(File::from(fd)))))
+                    }
+                    sink => Ok(Opened::Sink(sink)),
+                }
             }
         }
     }
+
+    /// Opening a FIFO waits for its reader, as `tee FIFO` does, unless nothing may hold the run up.
+    fn open_path(&mut self, path: &Path, copy: &CopyTo, name: &str) -> io::Result<Opened> {
+        let waits = match copy.on_full {
+            OnFull::Block => 0,
+            OnFull::Drop => libc::O_NONBLOCK,
+        };
+        let segments = copy.needs_file();
+        let shared = copy.open == TeeOpen::Append && !segments;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false).append(shared);
+        options.custom_flags(libc::O_NOCTTY | waits);
+        // Reading is only for the last byte of a segment, and need not be allowed.
+        let file = match segments {
+            true => options.clone().read(true).open(path).or_else(|_| options.open(path))?,
+            false => options.open(path)?,
+        };
+        if !file.metadata()?.is_file() {
+            if segments {
+                return Err(io::Error::other("rotate, every and reopen are for regular files"));
+            }
+            return Ok(Opened::Sink(Endpoint::sink(OwnedFd::from(file))?));
+        }
+        let endpoint = Endpoint::new(file.as_fd().try_clone_to_owned()?)?;
+        self.files.push((name.to_owned(), endpoint));
+        if shared {
+            return Ok(Opened::Work(Box::new(SharedFile::new(file))));
+        }
+        let work = Segments::new(path, file, copy.open, copy.rotation.clone(), copy.moved)?;
+        Ok(Opened::Work(Box::new(work)))
+    }
+}
+
+fn collector(address: Address, greeting: Vec<u8>) -> Opened {
+    Opened::Work(Box::new(Collector::new(address, greeting)))
+}
+
+fn is_file(target: &Target) -> bool {
+    matches!(target, Target::Path(_) | Target::Inherited(..))
 }

@@ -88,6 +88,13 @@ pub struct CopyReport {
     pub bytes: u64,
     /// Taken from the streams, but not delivered here.
     pub lost_bytes: u64,
+    /// Sent once more after a lost connection.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resent_bytes: u64,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// One stream, summed up.
@@ -254,7 +261,7 @@ impl fmt::Display for Report {
         for stream in &self.streams {
             stream.write_troubles(f)?;
         }
-        for CopyReport { name, bytes, lost_bytes } in &self.copies {
+        for CopyReport { name, bytes, lost_bytes, .. } in &self.copies {
             write!(f, "copy to {}: {} bytes", harmless(name), grouped(*bytes))?;
             match lost_bytes {
                 0 => writeln!(f)?,
@@ -421,7 +428,12 @@ memory: peak 3 MiB
     fn what_went_wrong_is_told() {
         let counters = Counters { undelivered: 12_345, ..Counters::default() };
         let mut report = report(1000, counters);
-        report.copies = vec![CopyReport { name: "a\x1b[2J".into(), bytes: 400, lost_bytes: 600 }];
+        report.copies = vec![CopyReport {
+            name: "a\x1b[2J".into(),
+            bytes: 400,
+            lost_bytes: 600,
+            resent_bytes: 0,
+        }];
         report.add_memory(MemoryReport {
             highest_stage: "critical",
             gate_closed: 2,

@@ -487,7 +487,12 @@ mod tests {
                 gate_held_seconds: 2.5,
             }),
             streams: vec![LiveStream { report, waits_for: Some("reader".into()), ended: None }],
-            copies: vec![CopyReport { name: "a\"b".into(), bytes: 1, lost_bytes: 2 }],
+            copies: vec![CopyReport {
+                name: "a\"b".into(),
+                bytes: 1,
+                lost_bytes: 2,
+                resent_bytes: 0,
+            }],
         }
     }
 

@@ -360,7 +360,11 @@ pub(crate) fn leave_orphans_to_the_kernel(child: &Child) {
     }
 }
 
-fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
+/// An fd that becomes readable when a child of ours ends that nobody has reaped.
+///
+/// # Errors
+/// What pidfd_open(2) says.
+pub(crate) fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
     // SAFETY: the call takes two numbers; the child is not reaped, so the pid is still its.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
     // SAFETY: the kernel just made this fd for us, with close-on-exec set.

@@ -1,5 +1,6 @@
 //! The command's process: its start, its signals, its stops and its end.
 
+pub(crate) mod aside;
 pub(crate) mod child;
 pub(crate) mod exit;
 pub(crate) mod fds;

@@ -1,9 +1,11 @@
 //! The two ends of a relay and its counters: what every path works on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::beyond::Beyond;
 use super::endpoint::{Endpoint, Kind};
 use super::route::{Counters, End, Role, Stream};
 use crate::error::Error;
@@ -26,6 +28,15 @@ pub(super) enum Reads {
     Held,
 }
 
+/// Whether what goes into a sink is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// It is.
+    Sink,
+    /// The sink takes no more, and something else gets its bytes for the sake of the copies.
+    Nowhere,
+}
+
 /// What every path works on: the two ends and the books.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -44,6 +55,10 @@ pub(super) struct Link {
     /// that is done.
     pub(super) status: u8,
     pub(super) counters: Counters,
+    /// Whether what goes into the sink is delivered.
+    pub(super) delivery: Delivery,
+    /// The books of the thread behind it.
+    pub(super) beyond: Option<Arc<Beyond>>,
 }
 
 /// What a path wants done after it has seen a completion.
@@ -116,7 +131,24 @@ impl Link {
     /// Counts a transfer that went into the sink without leaving the kernel.
     pub(super) fn delivered(&mut self, moved: u32) {
         self.counters.operations += 1;
-        self.counters.bytes += u64::from(moved);
-        self.counters.spliced += u64::from(moved);
+        match self.delivery {
+            Delivery::Nowhere => self.counters.undelivered += u64::from(moved),
+            Delivery::Sink => {
+                self.counters.bytes += u64::from(moved);
+                self.counters.spliced += u64::from(moved);
+            }
+        }
+    }
+
+    /// Counts a transfer that went into the sink from a buffer.
+    pub(super) fn delivered_from_buffer(&mut self, moved: u32) {
+        self.counters.operations += 1;
+        match self.delivery {
+            Delivery::Nowhere => self.counters.undelivered += u64::from(moved),
+            Delivery::Sink => {
+                self.counters.bytes += u64::from(moved);
+                self.counters.copied += u64::from(moved);
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@
 //!     └───────────────┘ bytes came after all
 //! ```
 
+mod beyond;
 mod endpoint;
 mod flow;
 mod link;
@@ -27,15 +28,16 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+pub use beyond::Beyond;
 pub use endpoint::{Endpoint, Kind, Position};
 pub use flow::{Flow, TextSwitch, Trickle};
-pub use route::{Counters, End, Feed, OnFull, Role, Route, Stream, TextWork};
+pub use route::{Counters, End, Feed, OnFull, Role, Route, Stream, StringEnd, TextWork};
 
 use crate::error::Error;
 use crate::ring::{Completion, Op, Operation, Outcome, Ring, Token};
 use crate::text::newline::Newlines;
 use flow::Admission;
-use link::{Link, Reads, Step, TRANSFER};
+use link::{Delivery, Link, Reads, Step, TRANSFER};
 use pace::Pace;
 use path::switch::{Handover, Switch};
 use path::{BUFFER, Path, Teed};
@@ -65,6 +67,10 @@ pub struct Relay {
     pipe: Option<u32>,
     admission: Admission,
     switch: Switch,
+    /// What bytes go into once the sink takes no more.
+    instead: Option<Endpoint>,
+    /// How the sink came to take no more.
+    sink_end: Option<End>,
 }
 
 /// The poll that tells when the sink's reader leaves while nothing moves.
@@ -100,7 +106,6 @@ impl Relay {
         } else {
             Path::choose(from, to, &route.sink, pipe_size, ring)?
         };
-        // The most that one transfer can move.
         let capacity = match &path {
             Path::Buffered(_) => capacity.min(BUFFER as u32),
             _ => capacity,
@@ -109,6 +114,8 @@ impl Relay {
             // A pipe's writer learns that its reader has left when it writes. At a pty it would have to be told, so
             // that has to wait until it does write.
             (Kind::Leader, _) => Watch::Over,
+            // What goes elsewhere then goes on in any case.
+            _ if route.instead.is_some() => Watch::Over,
             (_, Kind::Pipe | Kind::Socket) => Watch::Due,
             _ => Watch::Over,
         };
@@ -124,6 +131,8 @@ impl Relay {
             packets,
             status: 0,
             counters: Counters::default(),
+            beyond: route.beyond,
+            delivery: Delivery::Sink,
         };
         Ok(Relay {
             link,
@@ -136,6 +145,8 @@ impl Relay {
             pipe,
             admission: Admission::new(route.rate),
             switch: Switch::new(),
+            instead: route.instead,
+            sink_end: None,
         })
     }
 
@@ -150,6 +161,9 @@ impl Relay {
     /// # Errors
     /// Only if the ring itself fails.
     pub fn advance(&mut self, ring: &mut Ring, now: Instant) -> io::Result<()> {
+        if let (State::Ended(_), Path::Teed(path)) = (&self.state, &mut self.path) {
+            return path.mark_last(&self.link, ring);
+        }
         if !matches!(self.state, State::Open) {
             return Ok(());
         }
@@ -194,6 +208,11 @@ impl Relay {
     /// Only if the ring itself fails.
     pub fn complete(&mut self, completion: Completion, ring: &mut Ring) -> io::Result<()> {
         if let State::Ended(_) = self.state {
+            if let (Path::Teed(path), Operation::Mark) =
+                (&mut self.path, completion.token.operation)
+            {
+                path.marked_last(completion.token.copy);
+            }
             return Ok(());
         }
         if completion.token.operation == Operation::SinkWatch {
@@ -364,6 +383,16 @@ impl Relay {
     /// Closes our ends at once, and takes back what is in flight: until those operations have
     /// completed they hold the fds, so the ring has to be entered once more.
     fn end(&mut self, end: End, ring: &mut Ring) -> io::Result<()> {
+        if let End::ReaderLeft | End::Closed | End::Failed(_) = end
+            && let Some(instead) = self.instead.take()
+        {
+            self.sink_end = Some(end);
+            self.link.delivery = Delivery::Nowhere;
+            self.link.kinds.1 = instead.kind();
+            self.link.sink = Some(instead);
+            return Ok(());
+        }
+        let end = self.sink_end.take().unwrap_or(end);
         // Whatever the end is: what was taken and has not gone on goes nowhere any more.
         self.link.counters.undelivered += self.held();
         self.link.source = None;
@@ -436,8 +465,13 @@ impl Relay {
         }
     }
 
-    /// Bytes that went past each of its copies.
-    pub fn dropped(&self) -> impl Iterator<Item = u64> {
+    /// The books of the thread that writes what this relay hands over, if there is one.
+    pub fn beyond(&self) -> Option<&Beyond> {
+        self.link.beyond.as_deref()
+    }
+
+    /// The copies that it feeds, and the bytes that went past each of them.
+    pub fn dropped(&self) -> impl Iterator<Item = (usize, u64)> {
         let dropped = match &self.path {
             Path::Teed(path) => path.dropped(),
             Path::Shared(path) => path.dropped(),

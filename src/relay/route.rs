@@ -1,7 +1,9 @@
 //! What a relay is given to do, and what is known of how it did it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::beyond::Beyond;
 use super::endpoint::Endpoint;
 use crate::error::Error;
 use crate::text::Modes;
@@ -102,6 +104,10 @@ pub struct Route {
     pub rate: Option<u64>,
     /// What else gets a copy. With copies, the source is a pipe and the sink can be spliced into.
     pub copies: Vec<Feed>,
+    /// The books of the thread that writes what goes into the sink, if there is one.
+    pub beyond: Option<Arc<Beyond>>,
+    /// What bytes go into once the sink has failed or its reader has left; `None` if the relay then ends.
+    pub instead: Option<Endpoint>,
 }
 
 impl Route {
@@ -125,10 +131,25 @@ pub enum OnFull {
 /// A copy before the relay starts: the pipe to fill for it.
 #[derive(Clone, Debug)]
 pub struct Feed {
+    /// Which of the copies it is.
+    pub copy: usize,
+    /// What it is a copy of.
+    pub streams: &'static [Stream],
     /// The end that the relay fills. Relays may share one: their bytes then mix as they come.
     pub pipe: Endpoint,
     /// What becomes of bytes for which it has no room.
     pub on_full: OnFull,
+    /// What a gap marker begins with.
+    pub string_end: StringEnd,
+}
+
+/// Whether a gap marker begins with the end of a control string (ST).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StringEnd {
+    /// It does: escape sequences are removed behind it, and with them what looks like the rest of one.
+    Written,
+    /// The copy gets plain text.
+    Left,
 }
 
 /// Text modes for one relay.

@@ -109,9 +109,15 @@ impl Outside {
             }
         };
         let (mut feeds, mut copies) = (Vec::new(), Vec::new());
-        for _ in 0..way.copies {
+        for copy in 0..way.copies {
             let (reader, writer) = std::io::pipe().expect("pipe");
-            feeds.push(Feed { pipe: endpoint(writer), on_full: OnFull::Block });
+            feeds.push(Feed {
+                copy,
+                streams: &[Stream::Stdout],
+                pipe: endpoint(writer),
+                on_full: OnFull::Block,
+                string_end: StringEnd::Left,
+            });
             copies.push((nonblocking(reader), Vec::new()));
         }
         let modes = Modes {
@@ -128,6 +134,8 @@ impl Outside {
             text: way.text.then(|| TextWork { modes, started: Instant::now() }),
             rate: None,
             copies: feeds,
+            beyond: None,
+            instead: None,
         };
         let relay = Relay::new(0, route, None, Duration::ZERO, ring).expect("a relay");
         let outside = Outside { feed, sent, fed, sink: Some(theirs), got: Vec::new(), copies };
@@ -339,7 +347,7 @@ impl Trial {
         if matches!(end, End::Delivered) {
             prop_assert!(got == sent, "{way:?}: {} of {} bytes", got.len(), sent.len());
         }
-        for ((_, copy), dropped) in copies.iter().zip(self.relay.dropped()) {
+        for ((_, copy), (_, dropped)) in copies.iter().zip(self.relay.dropped()) {
             prop_assert!(sent.starts_with(copy), "{way:?}: a copy is what was sent");
             if matches!(end, End::Delivered) && copy != sent {
                 prop_assert!(self.injected.copies, "{way:?}: a copy fell short");

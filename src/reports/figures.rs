@@ -8,7 +8,7 @@ use crate::config::{Level, Unit};
 use crate::observe::report::{CopyReport, Run, StreamReport};
 use crate::observe::status::{LiveStream, MemoryStatus, SessionStatus, Subject};
 use crate::process::exit::Exit;
-use crate::relay::{End, Relay, Role, Stream};
+use crate::relay::{Beyond, End, Relay, Role, Stream};
 
 /// What can be said of a run at one moment.
 #[derive(Clone, Debug)]
@@ -126,26 +126,32 @@ fn waits_for(relays: &[Relay], last: &Relay) -> Option<&'static str> {
 pub(crate) fn copies(relays: &[Relay]) -> Vec<CopyReport> {
     let reports = copy_losses(relays).map(|(copy, lost_bytes)| CopyReport {
         name: copy.sink_name().to_owned(),
-        bytes: copy.counters().bytes,
+        bytes: copy.beyond().map_or(copy.counters().bytes, Beyond::bytes),
         lost_bytes,
+        resent_bytes: copy.beyond().map_or(0, Beyond::resent),
     });
     reports.collect()
 }
 
 /// What each copy did not get, in bytes: what went past it, and what it had got but could not deliver.
 pub(crate) fn copy_losses(relays: &[Relay]) -> impl Iterator<Item = (&Relay, u64)> {
-    let feeders = || relays.iter().filter(|relay| relay.dropped().next().is_some());
     let copies = relays.iter().filter(|relay| relay.role() == Role::Copy);
     copies.enumerate().map(move |(index, copy)| {
-        let offered: u64 = feeders().map(|relay| relay.counters().taken).sum();
-        let dropped: u64 = feeders().filter_map(|relay| relay.dropped().nth(index)).sum();
+        let (mut offered, mut dropped) = (0, 0);
+        for relay in relays {
+            for (_, past) in relay.dropped().filter(|(copy, _)| *copy == index) {
+                offered += relay.counters().taken;
+                dropped += past;
+            }
+        }
         let counters = copy.counters();
+        let beyond = copy.beyond().map_or(0, |beyond| beyond.lost(counters.bytes));
         match copy.ended() {
-            Some(End::Delivered) | None => (copy, dropped),
+            Some(End::Delivered) | None => (copy, dropped + beyond),
             // What lies in its pipe is lost too. A marker was taken without having been offered.
             _ => {
                 let untaken = dropped.max(offered.saturating_sub(counters.taken));
-                (copy, untaken + counters.undelivered)
+                (copy, untaken + counters.undelivered + beyond)
             }
         }
     })

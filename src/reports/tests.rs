@@ -28,7 +28,7 @@ fn some_figures() -> Figures {
         elapsed: Duration::from_millis(2500),
         system_calls: 99,
         streams: Vec::new(),
-        copies: vec![CopyReport { name: "log".into(), bytes: 5, lost_bytes: 2 }],
+        copies: vec![CopyReport { name: "log".into(), bytes: 5, lost_bytes: 2, resent_bytes: 0 }],
         memory: None,
     }
 }
@@ -158,6 +158,8 @@ fn recorded(bytes: usize, level: Level) -> (Vec<Relay>, Recorder, u64) {
         text: None,
         rate: None,
         copies: Vec::new(),
+        beyond: None,
+        instead: None,
     };
     let mut relay = Relay::new(0, route, None, Duration::ZERO, &mut ring).expect("a relay");
     let (mut recorder, mut delivered) = (Recorder::new(level, Instant::now()), 0);

@@ -9,6 +9,7 @@ mod buffer;
 mod epoll;
 mod op;
 mod probe;
+mod queue;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod slots;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub use buffer::Buffer;
 pub use op::{Completion, Fd, Full, Op, Operation, Outcome, Token};
+pub use queue::{unread, unsent};
 use sync::Run;
 
 /// Which driver runs the operations.

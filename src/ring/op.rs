@@ -34,6 +34,8 @@ pub enum Operation {
     MemoryStall,
     /// The kernel has counted something in the child's memory cgroup.
     MemoryEvent,
+    /// A thread that writes a copy has ended.
+    CopyWritten,
     /// The monitor has something to report.
     MonitorEvent,
     /// Our terminal has something to read for the child's.
@@ -61,13 +63,14 @@ pub enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 18] = [
+    const ALL: [Operation; 19] = [
         Operation::Control,
         Operation::Event,
         Operation::Signal,
         Operation::ChildExit,
         Operation::MemoryStall,
         Operation::MemoryEvent,
+        Operation::CopyWritten,
         Operation::MonitorEvent,
         Operation::Key,
         Operation::KeyRoom,

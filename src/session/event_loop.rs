@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::Session;
 use super::command::{Changes, Command};
 use super::job_control::is_hung_up;
-use super::linger::{Patience, report_end};
+use super::linger::report_end;
 use super::silence::{Due, Output};
 use crate::config::{Linger, TeeFailure, Transfer, Unit};
 use crate::error::Error;
@@ -44,7 +44,8 @@ impl Session<'_> {
         self.prepare_command(now)?;
         self.watch_silence(now)?;
         self.watch_prompt(now);
-        self.relays.leave_stalled_copies(self.patience(), &mut self.ring, now)?;
+        self.relays.leave_stalled_copies(self.asked_to_end, &mut self.ring, now)?;
+        self.writers.turn(&self.relays, self.asked_to_end, &mut self.ring, now)?;
         self.reports.advance(&self.relays, &mut self.ring, now)?;
         for relay in self.relays.iter_mut() {
             relay.on_time(&mut self.ring, now)?;
@@ -71,7 +72,8 @@ impl Session<'_> {
     /// Whether the command runs or a stream is open.
     fn is_under_way(&self) -> bool {
         let running = self.command.as_ref().is_some_and(Command::is_running);
-        running || self.is_ending() || self.relays.iter().any(|relay| relay.ended().is_none())
+        let open = self.relays.iter().any(|relay| relay.ended().is_none());
+        running || self.is_ending() || open || !self.writers.all_ended()
     }
 
     /// Looks after the command: its signals, its memory, its terminal, and what it has left open.
@@ -202,6 +204,9 @@ impl Session<'_> {
                 | Operation::KeyRoom,
                 None,
             ) => {}
+            (Operation::CopyWritten, _) => {
+                self.lost |= self.writers.collect() && self.tee.failure == TeeFailure::Fail;
+            }
             (Operation::Event, _) => self.reports.events_written(completion),
             (Operation::Control, _) => self.reports.answer(&self.relays, &self.ring),
             (
@@ -245,13 +250,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Reports, once, how each relay ended, and lets the peer of a copy know that no more comes.
+    /// Reports, once, how each relay ended.
     fn report_ends(&mut self) {
         let strict = self.tee.failure == TeeFailure::Fail;
         for index in self.relays.new_ends() {
-            if let Some(copy) = self.relays.copy_number(index) {
-                self.peers.finish(copy);
-            }
             let relay = &self.relays[index];
             let Some(end) = relay.ended() else { continue };
             if self.held.is_filled_by(index) && relay.counters().undelivered == 0 {
@@ -264,6 +266,11 @@ impl Session<'_> {
                 _ => false,
             };
             report_end(relay, end, self.verbosity);
+            if relay.role() != Role::Copy {
+                let now = Instant::now();
+                self.relays.restart_patience(now);
+                self.writers.restart_patience(now);
+            }
         }
     }
 
@@ -285,10 +292,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn patience(&self) -> Patience {
-        Patience { on_full: self.tee.on_full, asked_to_end: self.asked_to_end }
-    }
-
     /// How long the loop may sleep.
     ///
     /// # Errors
@@ -298,7 +301,8 @@ impl Session<'_> {
         if !self.is_under_way() {
             return Ok(Some(Duration::ZERO));
         }
-        let relays = self.relays.deadline(self.patience(), now);
+        let relays = self.relays.deadline(self.asked_to_end, now);
+        let writers = self.writers.deadline(&self.relays, self.asked_to_end);
         let command = self.command.as_ref().and_then(|command| match command.is_running() {
             true => command.memory.deadline(),
             false => match command.wrap.linger {
@@ -314,7 +318,7 @@ impl Session<'_> {
         let watched =
             self.silence.is_over() || self.command.as_ref().is_none_or(Command::is_running);
         let silence = self.silence.deadline(now).filter(|_| watched);
-        let waits = relays.into_iter().chain(silence).chain(command).chain(stop);
+        let waits = relays.into_iter().chain(writers).chain(silence).chain(command).chain(stop);
         let all = waits.chain(keys).chain(prompt).chain(reports);
         match all.min() {
             Some(next) => Ok(Some(next.saturating_duration_since(now))),

@@ -11,10 +11,11 @@ use nix::unistd::{Whence, lseek};
 
 use super::silence::Output;
 use crate::config::Verbosity;
+use crate::copies::writer::only_copies_are_left;
 use crate::error::Error;
 use crate::notice;
 use crate::process::procfs::{self, Held, Holder};
-use crate::relay::{End, Endpoint, Kind, OnFull, Relay, Role, Stream};
+use crate::relay::{End, Endpoint, Kind, Relay, Role, Stream};
 use crate::reports::Screen;
 use crate::ring::Ring;
 use crate::terminal::Terminal;
@@ -60,15 +61,8 @@ struct Note {
     holder: Option<Holder>,
     /// Its end has been reported.
     reported: bool,
-}
-
-/// What decides how long a copy that takes nothing is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Patience {
-    /// Whether copies may lose bytes.
-    pub(crate) on_full: OnFull,
-    /// The run was asked to end by a signal.
-    pub(crate) asked_to_end: bool,
+    /// Of a copy: how long the end of the run waits for it while it takes nothing.
+    wait: Option<Duration>,
 }
 
 impl Deref for Relays {
@@ -86,16 +80,30 @@ impl DerefMut for Relays {
 }
 
 impl Relays {
-    pub(crate) fn new(relays: Vec<Relay>, started: Instant) -> Relays {
-        let note = || Note { silent_since: started, moved: started, holder: None, reported: false };
-        let notes = relays.iter().map(|_| note()).collect();
-        Relays { relays, notes }
+    /// `waits` is how long the end of the run waits for each copy.
+    pub(crate) fn new(relays: Vec<Relay>, waits: &[Option<Duration>], started: Instant) -> Relays {
+        let streams = relays.len() - waits.len();
+        let waits = std::iter::repeat_n(&None, streams).chain(waits);
+        let note = |wait: &_| Note {
+            silent_since: started,
+            moved: started,
+            holder: None,
+            reported: false,
+            wait: *wait,
+        };
+        Relays { relays, notes: waits.map(note).collect() }
     }
 
     /// Adds a relay, which begins now.
     pub(crate) fn push(&mut self, relay: Relay, now: Instant) {
         self.relays.push(relay);
-        self.notes.push(Note { silent_since: now, moved: now, holder: None, reported: false });
+        self.notes.push(Note {
+            silent_since: now,
+            moved: now,
+            holder: None,
+            reported: false,
+            wait: None,
+        });
     }
 
     /// The relay with this number, of which an operation completes now.
@@ -176,16 +184,16 @@ impl Relays {
     /// Only if the ring itself fails.
     pub(crate) fn leave_stalled_copies(
         &mut self,
-        patience: Patience,
+        asked_to_end: bool,
         ring: &mut Ring,
         now: Instant,
     ) -> io::Result<()> {
-        let stalling = self.stalling_copies(patience).filter(|(_, at)| *at <= now);
+        let stalling = self.stalling_copies(asked_to_end).filter(|(_, at)| *at <= now);
         let due: Vec<usize> = stalling.map(|(copy, _)| copy).collect();
         for copy in due {
             let relay = &mut self.relays[copy];
             let more = relay.source().is_some_and(Endpoint::has_input);
-            if more || !relay.has_passed_on() || !patience.asked_to_end {
+            if more || !relay.has_passed_on() || !asked_to_end {
                 relay.stop(ring)?;
             } else {
                 self.notes[copy].moved = now;
@@ -195,26 +203,38 @@ impl Relays {
     }
 
     /// The relays of copies that may be left, and when.
-    fn stalling_copies(&self, patience: Patience) -> impl Iterator<Item = (usize, Instant)> {
-        let open = || self.relays.iter().filter(|relay| relay.ended().is_none());
-        let is_copy = |relay: &Relay| relay.role() == Role::Copy;
-        // One that is paused (Ctrl-S) takes nothing either, and somebody has asked for an end.
-        let is_terminal =
-            move |relay: &Relay| patience.asked_to_end && relay.sink_kind() == Kind::Terminal;
-        let only_copies = patience.on_full == OnFull::Drop && open().all(is_copy);
-        let copies = self.relays.iter().zip(&self.notes).enumerate();
-        copies
-            .filter(move |(_, (relay, _))| {
-                ((only_copies || patience.asked_to_end) && is_copy(relay) || is_terminal(relay))
-                    && relay.ended().is_none()
-            })
-            .map(|(copy, (_, note))| (copy, note.moved + STALLED_COPY))
+    ///
+    /// Where a thread writes the copy, it decides: it may take little at a time, and the relay then none for long. A
+    /// terminal that is paused (Ctrl-S) takes nothing either, and somebody has asked for an end.
+    fn stalling_copies(&self, asked_to_end: bool) -> impl Iterator<Item = (usize, Instant)> {
+        let over = only_copies_are_left(self);
+        let relays = self.relays.iter().zip(&self.notes).enumerate();
+        let open = relays.filter(|(_, (relay, _))| relay.ended().is_none());
+        open.filter_map(move |(number, (relay, note))| {
+            let is_copy = relay.role() == Role::Copy;
+            let wait = match (relay.beyond(), asked_to_end) {
+                (Some(beyond), _) => beyond.is_finished().then_some(Duration::ZERO)?,
+                (None, true) if is_copy || relay.sink_kind() == Kind::Terminal => {
+                    note.wait.map_or(STALLED_COPY, |wait| wait.min(STALLED_COPY))
+                }
+                (None, true) => return None,
+                (None, false) => note.wait.filter(|_| over)?,
+            };
+            Some((number, note.moved + wait))
+        })
+    }
+
+    /// A stream has ended: copies that take nothing are waited for from now.
+    pub(crate) fn restart_patience(&mut self, now: Instant) {
+        let copies = self.relays.iter().zip(&mut self.notes);
+        let copies = copies.filter(|(relay, _)| relay.role() == Role::Copy);
+        copies.for_each(|(_, note)| note.moved = now);
     }
 
     /// When something here falls due, if nothing completes before.
-    pub(crate) fn deadline(&self, patience: Patience, now: Instant) -> Option<Instant> {
+    pub(crate) fn deadline(&self, asked_to_end: bool, now: Instant) -> Option<Instant> {
         let relays = self.relays.iter().filter_map(|relay| relay.deadline(now));
-        relays.chain(self.stalling_copies(patience).map(|(_, at)| at)).min()
+        relays.chain(self.stalling_copies(asked_to_end).map(|(_, at)| at)).min()
     }
 
     /// Since when no stream from the command has moved a byte. One that is busy keeps the others: whoever
@@ -243,13 +263,6 @@ impl Relays {
             index
         });
         marked.collect()
-    }
-
-    /// Which of the copies a relay is, if it is one.
-    pub(crate) fn copy_number(&self, index: usize) -> Option<usize> {
-        let is_copy = |relay: &&Relay| relay.role() == Role::Copy;
-        let before = self.relays[..index].iter().filter(is_copy).count();
-        (self.relays[index].role() == Role::Copy).then_some(before)
     }
 
     /// Names the streams that were left because another process holds them and says nothing.
@@ -283,6 +296,8 @@ impl Relays {
 pub(crate) fn report_end(relay: &Relay, end: &End, verbosity: Verbosity) {
     match (end, relay.role()) {
         (End::Failed(error), _) => notice::error(error),
+        // Why its thread takes no more, that says itself.
+        (End::ReaderLeft | End::Closed, Role::Copy) if relay.beyond().is_some() => {}
         (End::ReaderLeft | End::Closed, Role::Copy) => {
             let tried = format!("write to {}", relay.sink_name());
             notice::error(&Error::os(tried, Errno::EPIPE));

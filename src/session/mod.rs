@@ -24,7 +24,7 @@ use crate::config::{
 };
 use crate::copies::held::Held;
 use crate::copies::open::Copies;
-use crate::copies::socket::Peers;
+use crate::copies::writer::Writers;
 use crate::error::{Error, STATUS_FAILED, STATUS_TIMED_OUT};
 use crate::notice;
 use crate::process::child::Child;
@@ -60,16 +60,13 @@ pub(crate) fn run(config: &Config) -> Result<Exit, Error> {
 
 fn filter(config: &Config) -> Result<Exit, Error> {
     let started = Instant::now();
-    let copies = Copies::open(&config.output.tee, started)?;
+    let copies = Copies::open(&config.output.tee, config.verbosity, started)?;
     let routes = plan::for_filter(&config.output, &copies.feeds, started)?;
-    plan::refuse_copy_onto_source(&routes, &copies.routes)?;
-    let mut session = Session::open(config, started, routes, copies.routes, copies.peers)?;
-    drop(copies.feeds);
-    Copies::empty_files(copies.to_empty)?;
-    session.begin();
+    plan::refuse_copy_onto_source(&routes, &copies.files)?;
+    let mut session = Session::open(config, started, routes, copies)?;
+    session.begin()?;
     fds::release_standard_fds();
     session.relay_all()?;
-    session.peers.finish_all();
     let last = session.relays.iter().find(|relay| relay.role().is_last());
     let exit = match last.and_then(Relay::ended) {
         // As cat does: the reader that left shows in the signal, unless that is ignored.
@@ -106,10 +103,10 @@ fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
 fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     let inherited = Inherited::list();
     let started = Instant::now();
-    let mut copies = Copies::open(&config.output.tee, started)?;
+    let mut copies = Copies::open(&config.output.tee, config.verbosity, started)?;
     let terminal = Terminal::open(wrap, config.verbosity)?;
     let mut plan = plan::for_child(wrap, &config.output, terminal, &copies.feeds, started)?;
-    plan::refuse_copy_onto_source(&plan.routes, &copies.routes)?;
+    plan::refuse_copy_onto_source(&plan.routes, &copies.files)?;
     let screen = plan.terminal.as_ref().map(Terminal::screen_size).unwrap_or_default();
     plan.routes.iter_mut().chain(&mut copies.routes).for_each(|route| route.set_screen(screen));
     let mut memory = MemoryWatch::new(&config.memory, wrap, config.verbosity)?;
@@ -118,30 +115,28 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     let terminal = plan.terminal;
     let follower = terminal.as_ref().map(Terminal::follower).transpose()?;
     let inheritance = signals.inheritance();
-    let session = |peers| Session::open(config, started, plan.routes, copies.routes, peers);
+    let session = || Session::open(config, started, plan.routes, copies);
     let (mut session, child) = match follower {
         // The monitor process is a copy of this one, and must not be one that shares a ring.
         Some(follower) => {
             let monitor = Monitor::fork(wrap, plan.child, follower, inheritance, confinement)?;
-            let session = session(copies.peers)?;
+            let session = session()?;
             let placement = terminal.as_ref().map_or(Placement::Foreground, Terminal::placement);
             (session, Child::spawn_at(monitor, wrap, placement)?)
         }
         None => {
-            let session = session(copies.peers)?;
+            let session = session()?;
             (session, Child::spawn(wrap, plan.child, inheritance, confinement)?)
         }
     };
     memory.begin(child.pid(), session.ring.engine().name(), Instant::now());
-    drop(copies.feeds);
-    Copies::empty_files(copies.to_empty)?;
     inherited.close();
     fds::release_standard_fds();
     let command = Command::new(wrap, child, memory, terminal, plan.followers, signals);
     session.command = Some(command);
     session.held = plan.held;
     session.held.begin(&session.relays);
-    session.begin();
+    session.begin()?;
     Ok(session)
 }
 
@@ -159,8 +154,8 @@ struct Session<'c> {
     /// Output that is not shown yet, and whether the command asks for something meanwhile.
     held: Held,
     prompt: PromptWatch,
-    /// Whom copies are connected to.
-    peers: Peers,
+    /// The threads that write copies.
+    writers: Writers,
     reports: Reports<'c>,
     silence: SilenceWatch,
     /// What a silent command has been asked to end with.
@@ -177,16 +172,15 @@ impl<'c> Session<'c> {
         config: &'c Config,
         started: Instant,
         streams: Vec<Route>,
-        copies: Vec<Route>,
-        peers: Peers,
+        copies: Copies,
     ) -> Result<Session<'c>, Error> {
         let Config { job, transfer, output, observe, verbosity, .. } = config;
         let reports = Reports::open(observe, *verbosity, job.words(), started)?;
-        let routes = || streams.iter().chain(&copies);
+        let routes = || streams.iter().chain(&copies.routes);
         let workers = routes().map(Relay::workers).sum::<u32>() + 1;
         let mut ring = open_ring(transfer.engine, *verbosity, workers)?;
         let mut relays = Vec::with_capacity(routes().count());
-        for (id, route) in streams.into_iter().chain(copies).enumerate() {
+        for (id, route) in streams.into_iter().chain(copies.routes).enumerate() {
             let (pipe_size, coalesce) = (transfer.pipe_size, transfer.coalesce);
             relays.push(Relay::new(id as u8, route, pipe_size, coalesce, &mut ring)?);
         }
@@ -196,11 +190,11 @@ impl<'c> Session<'c> {
             started,
             ring,
             transfer: *transfer,
-            relays: Relays::new(relays, started),
+            relays: Relays::new(relays, &copies.waits, started),
             command: None,
             held: Held::default(),
             prompt: PromptWatch::new(started),
-            peers,
+            writers: copies.writers,
             reports,
             silence: SilenceWatch::new(config.silence, started),
             asked: Vec::new(),
@@ -235,12 +229,17 @@ impl<'c> Session<'c> {
     }
 
     /// The run has begun.
-    fn begin(&mut self) {
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    fn begin(&mut self) -> Result<(), Error> {
+        self.writers.start()?;
         let child = self.command.as_ref().map(|command| command.child.pid());
         let pid = child.unwrap_or_else(std::process::id);
         self.relays.iter_mut().for_each(|relay| relay.set_pid(pid));
         let (screen, total) = (self.relays.screen(), self.relays.size_of_input());
         self.reports.begin(child, self.ring.engine().name(), screen, total);
+        Ok(())
     }
 
     /// Leaves our terminal as the command would have left it. From here on it is ours, and what is still to be said
@@ -250,7 +249,6 @@ impl<'c> Session<'c> {
             let by_itself = matches!(command.child.exit(), Some(Exit::Status(_)));
             command.terminal.iter_mut().for_each(|terminal| terminal.conclude(by_itself));
         }
-        self.peers.finish_all();
         if let Some(command) = &mut self.command {
             command.terminal = None;
         }

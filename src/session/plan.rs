@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use crate::config::{Output, PtyMode, StdinMode, Unit, Visibility, Wrap};
+use crate::config::{Output, OutputError, PtyMode, StdinMode, Unit, Visibility, Wrap};
 use crate::copies::held::{Held, Place};
 use crate::error::Error;
 use crate::process::fds::{new_pipe, own, same_file, sink_end, source_end};
@@ -35,13 +35,14 @@ pub(crate) fn for_filter(
 ///
 /// # Errors
 /// One that names the copy.
-pub(crate) fn refuse_copy_onto_source(streams: &[Route], copies: &[Route]) -> Result<(), Error> {
+pub(crate) fn refuse_copy_onto_source(
+    streams: &[Route],
+    files: &[(String, Endpoint)],
+) -> Result<(), Error> {
     let sources =
         || streams.iter().filter(|route| route.role.is_first()).map(|route| &route.source);
-    match copies.iter().find(|copy| sources().any(|source| source.is_same_file(&copy.sink))) {
-        Some(copy) => {
-            Err(Error::usage(format!("copy to {}", copy.sink_name), "it is what stdin reads"))
-        }
+    match files.iter().find(|(_, file)| sources().any(|source| source.is_same_file(file))) {
+        Some((name, _)) => Err(Error::usage(format!("copy to {name}"), "it is what stdin reads")),
         None => Ok(()),
     }
 }
@@ -192,6 +193,8 @@ impl Builder<'_> {
             text: None,
             rate: None,
             copies: Vec::new(),
+            beyond: None,
+            instead: None,
         });
     }
 
@@ -228,15 +231,15 @@ impl Builder<'_> {
 struct Planner<'c> {
     output: &'c Output,
     stream: Stream,
-    feeds: &'c [Feed],
+    feeds: Vec<Feed>,
     started: Instant,
     /// Where it will be seen, if that is not its sink.
     shown_on: Option<Kind>,
 }
 
 impl<'c> Planner<'c> {
-    fn new(output: &'c Output, stream: Stream, feeds: &'c [Feed], started: Instant) -> Planner<'c> {
-        let feeds = if output.tee.text.streams.include(stream) { feeds } else { &[] };
+    fn new(output: &'c Output, stream: Stream, feeds: &[Feed], started: Instant) -> Planner<'c> {
+        let feeds = feeds.iter().filter(|feed| feed.streams.contains(&stream)).cloned().collect();
         Planner { output, stream, feeds, started, shown_on: None }
     }
 
@@ -262,7 +265,7 @@ impl<'c> Planner<'c> {
         };
         let text = text.or((self.output.counts == Unit::Lines).then(Modes::default));
         let text = text.map(|modes| TextWork { modes, started: self.started });
-        let copies = || self.feeds.to_vec();
+        let copies = || self.feeds.clone();
 
         let mut works = Vec::with_capacity(1);
         if self.feeds.is_empty() {
@@ -279,6 +282,16 @@ impl<'c> Planner<'c> {
             }
         }
         self.join(works, source, source_name, sink)
+    }
+
+    /// Where the stream goes when its own sink takes no more, if its copies are to be completed.
+    fn instead(&self) -> Result<Option<Endpoint>, Error> {
+        if self.output.tee.output_error == OutputError::Exit || self.feeds.is_empty() {
+            return Ok(None);
+        }
+        let null = File::options().write(true).open("/dev/null");
+        let null = null.map_err(|error| Error::os("open /dev/null", error))?;
+        sink_end(null.into(), self.stream).map(Some)
     }
 
     /// Puts a pipe between each work and the next.
@@ -317,6 +330,8 @@ impl<'c> Planner<'c> {
                 text: work.text,
                 rate: self.output.limit_rate.filter(|_| role.is_first()),
                 copies: work.copies,
+                beyond: None,
+                instead: if index == last { self.instead()? } else { None },
             });
             match next_source {
                 Some(next) => (source, source_name) = (next, inner),

@@ -4,12 +4,10 @@ use std::io::{PipeReader, PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::linger::{Patience, Relays};
+use super::linger::Relays;
 use super::plan::refuse_copy_onto_source;
-use crate::relay::{End, Endpoint, OnFull, Relay, Role, Route, Stream};
+use crate::relay::{End, Endpoint, Relay, Role, Route, Stream};
 use crate::ring::{Engine, Ring};
-
-const PATIENCE: Patience = Patience { on_full: OnFull::Block, asked_to_end: false };
 
 /// What the tests hold of a relay: the other ends of its two pipes.
 struct Ends {
@@ -34,11 +32,18 @@ fn route(stream: Stream, role: Role) -> (Route, Ends) {
         text: None,
         rate: None,
         copies: Vec::new(),
+        beyond: None,
+        instead: None,
     };
     (route, Ends { writer, _reader: reader })
 }
 
 fn relays(roles: &[(Stream, Role)]) -> (Relays, Vec<Ends>, Ring) {
+    relays_with_wait(roles, None)
+}
+
+/// The same; copies are waited for so long.
+fn relays_with_wait(roles: &[(Stream, Role)], wait: Option<Duration>) -> (Relays, Vec<Ends>, Ring) {
     let mut ring = Ring::open(Engine::Epoll, 8).expect("a ring");
     let (mut made, mut ends) = (Vec::new(), Vec::new());
     for (id, (stream, role)) in roles.iter().enumerate() {
@@ -46,7 +51,9 @@ fn relays(roles: &[(Stream, Role)]) -> (Relays, Vec<Ends>, Ring) {
         made.push(Relay::new(id as u8, route, None, Duration::ZERO, &mut ring).expect("a relay"));
         ends.push(outer);
     }
-    (Relays::new(made, Instant::now()), ends, ring)
+    let copies = roles.iter().filter(|(_, role)| *role == Role::Copy);
+    let waits = vec![wait; copies.count()];
+    (Relays::new(made, &waits, Instant::now()), ends, ring)
 }
 
 /// Turns the loop until nothing completes any more at this moment.
@@ -66,7 +73,7 @@ fn settle(relays: &mut Relays, ring: &mut Ring) {
 }
 
 #[test]
-fn each_end_is_reported_once_and_copies_are_counted_apart() {
+fn each_end_is_reported_once() {
     let roles =
         [(Stream::Stdout, Role::Only), (Stream::Stderr, Role::Only), (Stream::Stdout, Role::Copy)];
     let (mut relays, mut ends, mut ring) = relays(&roles);
@@ -78,7 +85,6 @@ fn each_end_is_reported_once_and_copies_are_counted_apart() {
     drop(ends);
     settle(&mut relays, &mut ring);
     assert_eq!((relays.new_ends(), relays.new_ends()), (vec![0, 2], vec![]));
-    assert_eq!([0, 1, 2].map(|index| relays.copy_number(index)), [None, None, Some(0)]);
 }
 
 #[test]
@@ -110,15 +116,19 @@ fn a_silent_stream_is_left_once_all_are_silent() {
 
 #[test]
 fn a_copy_that_takes_nothing_is_left_only_when_it_may_be() {
-    let (mut relays, mut ends, mut ring) = relays(&[(Stream::Stdout, Role::Copy)]);
+    let roles = [(Stream::Stdout, Role::Copy)];
+    let (mut relays, mut ends, mut ring) = relays(&roles);
     settle(&mut relays, &mut ring);
     let later = Instant::now() + Duration::from_secs(5);
-    assert_eq!(relays.deadline(PATIENCE, Instant::now()), None, "a copy may hold the run up");
-    relays.leave_stalled_copies(PATIENCE, &mut ring, later).expect("the ring");
+    assert_eq!(relays.deadline(false, Instant::now()), None, "a file may hold the run up");
+    relays.leave_stalled_copies(false, &mut ring, later).expect("the ring");
     assert!(relays[0].ended().is_none());
-    let dropping = Patience { on_full: OnFull::Drop, ..PATIENCE };
-    assert!(relays.deadline(dropping, Instant::now()).is_some_and(|at| at < later));
-    relays.leave_stalled_copies(dropping, &mut ring, later).expect("the ring");
+    drop(ends.pop());
+    let wait = Some(Duration::from_secs(1));
+    let (mut relays, mut ends, mut ring) = relays_with_wait(&roles, wait);
+    settle(&mut relays, &mut ring);
+    assert!(relays.deadline(false, Instant::now()).is_some_and(|at| at < later));
+    relays.leave_stalled_copies(false, &mut ring, later).expect("the ring");
     assert!(matches!(relays[0].ended(), Some(End::Stopped)));
     drop(ends.pop());
 }
@@ -132,13 +142,10 @@ fn a_file_is_not_copied_onto_itself() {
             std::fs::File::options().read(true).append(true).create(true).open(path).expect(name),
         )
     };
-    let ((mut stdin, _one), (mut copy, _two)) =
-        (route(Stream::Stdin, Role::Only), route(Stream::Stdout, Role::Copy));
-    (stdin.source, copy.sink) = (file("a"), file("b"));
-    assert!(
-        refuse_copy_onto_source(std::slice::from_ref(&stdin), std::slice::from_ref(&copy)).is_ok()
-    );
-    copy.sink = file("a");
-    let refused = refuse_copy_onto_source(&[stdin], &[copy]).expect_err("one file");
-    assert_eq!(refused.to_string(), "copy to sink: it is what stdin reads");
+    let (mut stdin, _ends) = route(Stream::Stdin, Role::Only);
+    stdin.source = file("a");
+    let streams = [stdin];
+    assert!(refuse_copy_onto_source(&streams, &[("b".into(), file("b"))]).is_ok());
+    let refused = refuse_copy_onto_source(&streams, &[("a".into(), file("a"))]);
+    assert_eq!(refused.expect_err("one file").to_string(), "copy to a: it is what stdin reads");
 }

@@ -397,10 +397,7 @@ impl Buffered {
                 }
                 let written = self.output.as_ref().map(Buffer::bytes);
                 self.last = written.and_then(|bytes| Some(*bytes.get(self.pending.start - 1)?));
-                let counters = &mut link.counters;
-                counters.operations += 1;
-                counters.bytes += u64::from(moved);
-                counters.copied += u64::from(moved);
+                link.delivered_from_buffer(moved);
                 self.end_if_drained(link)
             }
             TransferResult::WouldBlock => {

@@ -175,8 +175,8 @@ impl Shared {
     }
 
     /// Bytes that went past each copy.
-    pub(in crate::relay) fn dropped(&self) -> Vec<u64> {
-        self.copies.iter().map(|copy| copy.dropped).collect()
+    pub(in crate::relay) fn dropped(&self) -> Vec<(usize, u64)> {
+        self.copies.iter().map(|copy| (copy.number, copy.dropped)).collect()
     }
 }
 

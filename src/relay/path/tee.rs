@@ -14,7 +14,7 @@ use nix::poll::PollFlags;
 use crate::relay::endpoint::Endpoint;
 use crate::relay::link::{Link, Reads, Step, TRANSFER};
 use crate::relay::result::{TransferResult, is_forbidden};
-use crate::relay::route::{End, Feed, OnFull};
+use crate::relay::route::{End, Feed, OnFull, StringEnd};
 use crate::ring::{Buffer, Full, Op, Operation, Ring, Token};
 
 /// Room for a gap marker, in bytes.
@@ -42,6 +42,8 @@ enum Input {
 /// A copy, and how far it is ahead.
 #[derive(Debug)]
 pub(in crate::relay) struct CopyState {
+    /// Its number among the copies of the run.
+    pub(super) number: usize,
     /// `None` once the copy's reader is gone.
     pub(super) pipe: Option<Endpoint>,
     pub(super) on_full: OnFull,
@@ -53,6 +55,8 @@ pub(in crate::relay) struct CopyState {
     pub(super) gap: u64,
     /// Bytes that went past altogether.
     pub(super) dropped: u64,
+    /// What a marker begins with.
+    string_end: StringEnd,
     /// For the marker; with the kernel while it is written.
     marker: Option<Buffer>,
 }
@@ -81,11 +85,13 @@ impl CopyState {
 impl Teed {
     pub(in crate::relay) fn new(copies: Vec<Feed>, ring: &mut Ring) -> Teed {
         let copies = copies.into_iter().map(|copy| CopyState {
+            number: copy.copy,
             pipe: Some(copy.pipe),
             on_full: copy.on_full,
             ahead: 0,
             busy: false,
             gap: 0,
+            string_end: copy.string_end,
             dropped: 0,
             marker: (copy.on_full == OnFull::Drop).then(|| ring.buffer(MARKER)),
         });
@@ -244,7 +250,30 @@ impl Teed {
 
     /// Lets go of the copies' pipes, so that their own relays see the end.
     pub(in crate::relay) fn release_copies(&mut self) {
-        self.copies.iter_mut().for_each(|copy| copy.pipe = None);
+        for copy in self.copies.iter_mut().filter(|copy| copy.gap == 0 || copy.busy) {
+            copy.pipe = None;
+        }
+    }
+
+    /// After the end: writes the last marker of each copy that still lacks one, when there is room for it.
+    pub(in crate::relay) fn mark_last(&mut self, link: &Link, ring: &mut Ring) -> io::Result<()> {
+        for (index, copy) in self.copies.iter_mut().enumerate() {
+            if copy.busy {
+                continue;
+            }
+            let (Some(pipe), Some(mut buffer)) = (&copy.pipe, copy.marker.take()) else { continue };
+            let len = mark(&mut buffer, copy.gap, copy.string_end);
+            let token = Token { copy: index as u16, ..link.token(Operation::Mark) };
+            let op = Op::write(pipe.fd(), buffer, 0..len).after(pipe.fd(), PollFlags::POLLOUT);
+            ring.submit(token, op)?;
+            copy.busy = true;
+        }
+        Ok(())
+    }
+
+    /// After the end: a last marker was written, or cannot be.
+    pub(in crate::relay) fn marked_last(&mut self, copy: u16) {
+        self.copies[usize::from(copy)].pipe = None;
     }
 
     /// A read is armed: only new bytes can change that.
@@ -261,9 +290,9 @@ impl Teed {
         })
     }
 
-    /// Bytes that went past each copy.
-    pub(in crate::relay) fn dropped(&self) -> Vec<u64> {
-        self.copies.iter().map(|copy| copy.dropped).collect()
+    /// The copies, and the bytes that went past each.
+    pub(in crate::relay) fn dropped(&self) -> Vec<(usize, u64)> {
+        self.copies.iter().map(|copy| (copy.number, copy.dropped)).collect()
     }
 }
 
@@ -271,7 +300,7 @@ impl CopyState {
     /// Writes the marker of a gap, if it is not being written: the buffer, and how much of it.
     pub(super) fn take_marker(&mut self) -> Option<(Buffer, usize)> {
         let mut buffer = self.marker.take()?;
-        let length = mark(&mut buffer, self.gap);
+        let length = mark(&mut buffer, self.gap, self.string_end);
         Some((buffer, length))
     }
 
@@ -306,8 +335,13 @@ impl CopyState {
 
 /// Writes the line that stands for a gap. It begins with a line feed: where the last line was torn is
 /// not known, because nobody has looked at the bytes.
-fn mark(buffer: &mut Buffer, gap: u64) -> usize {
+///
+/// Where escape sequences are removed, one that the gap has torn would swallow the marker: it is ended first.
+fn mark(buffer: &mut Buffer, gap: u64, string_end: StringEnd) -> usize {
     let mut line = String::with_capacity(MARKER);
+    if string_end == StringEnd::Written {
+        line.push_str("\x1b\\");
+    }
     let _ = write!(line, "\n[nproxy: {gap} bytes dropped here]\n");
     buffer.bytes_mut()[..line.len()].copy_from_slice(line.as_bytes());
     line.len()

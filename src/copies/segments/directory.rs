@@ -1,0 +1,145 @@
+//! The files of one copy on disk: the current one and those that are finished.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use super::names::{self, Finished, Micros, Suffix};
+
+/// Where the segments of a copy are.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    directory: PathBuf,
+    base: OsString,
+    /// When the newest finished one was finished: the next is later, whatever the clock says.
+    newest: Option<Micros>,
+}
+
+impl Directory {
+    /// Of the copy into `path`.
+    pub(super) fn of(path: &Path) -> Directory {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let base = path.file_name().unwrap_or_default().to_owned();
+        Directory { path: path.to_owned(), directory, base, newest: None }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the current file, which is made if it is not there. `mode` is for a new one, less the umask.
+    pub(super) fn open(&self, mode: u32) -> io::Result<File> {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false).mode(mode).custom_flags(libc::O_NOCTTY);
+        // Reading is only for the last byte, and need not be allowed.
+        let both = options.clone().read(true).open(&self.path);
+        both.or_else(|_| options.open(&self.path))
+    }
+
+    /// Whether the path still names this file.
+    pub(super) fn names(&self, file: &File) -> bool {
+        match (fs::metadata(&self.path), file.metadata()) {
+            (Ok(named), Ok(open)) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
+            _ => false,
+        }
+    }
+
+    /// Gives the current file the name of a finished one.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        if self.newest.is_none() {
+            self.newest = self.list()?.last().map(|finished| finished.time);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = Micros::try_from(now.as_micros()).unwrap_or(Micros::MAX);
+        let mut time = self.newest.map_or(now, |newest| now.max(newest + 1));
+        loop {
+            let to = self.directory.join(names::finished(&self.base, time, None));
+            let renamed =
+                match renameat2(AT_FDCWD, &self.path, AT_FDCWD, &to, RenameFlags::RENAME_NOREPLACE)
+                {
+                    // The filesystem cannot promise that nothing is replaced; a name to the microsecond can.
+                    Err(Errno::EINVAL | Errno::ENOSYS) if !to.exists() => {
+                        nix::fcntl::renameat(AT_FDCWD, &self.path, AT_FDCWD, &to)
+                    }
+                    renamed => renamed,
+                };
+            match renamed {
+                Err(Errno::EEXIST) => time += 1,
+                Err(errno) => return Err(errno.into()),
+                Ok(()) => {
+                    self.newest = Some(time);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The finished ones, in order.
+    pub(super) fn list(&self) -> io::Result<Vec<Finished>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let Some((time, compressed)) = names::parse(&self.base, &entry.file_name()) else {
+                continue;
+            };
+            // It may have been taken away since.
+            if let Ok(metadata) = entry.metadata()
+                && metadata.is_file()
+            {
+                all.push(Finished { time, compressed, size: metadata.len() });
+            }
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    pub(super) fn remove(&self, finished: &Finished) -> io::Result<()> {
+        match fs::remove_file(self.place(finished.time, finished.compressed)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Where a finished segment is.
+    pub(super) fn place(&self, time: Micros, suffix: Option<Suffix>) -> PathBuf {
+        self.directory.join(names::finished(&self.base, time, suffix))
+    }
+
+    /// Where a compressed segment is while it is being made.
+    pub(super) fn unfinished(&self, time: Micros, suffix: Suffix) -> PathBuf {
+        self.directory.join(names::unfinished(&self.base, time, suffix))
+    }
+
+    /// Removes what a compressor has left that did not end.
+    pub(super) fn remove_unfinished(&self) {
+        let mut prefix = OsString::from(".");
+        prefix.push(&self.base);
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        for entry in entries {
+            let ours = names::parse(&prefix, &entry.file_name());
+            if let Some((_, Some(_))) = ours {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// The directory, to be watched.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The current file's name in it.
+    pub(super) fn base(&self) -> &OsStr {
+        &self.base
+    }
+}

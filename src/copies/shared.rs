@@ -1,0 +1,107 @@
+//! A copy in a file that others may write to as well: appended to, or inherited.
+//!
+//! Only write(2) takes the lock on a position that is shared. Whole lines go out as long as the rest of the last one is
+//! already on its way, so two programs that append to one file tear no line.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+
+use super::intake::{Intake, Taken};
+use super::writer::Work;
+use crate::error::Error;
+
+/// Size of the buffer, in bytes.
+const BUFFER: usize = 256 << 10;
+
+/// How long the beginning of a line waits for its rest.
+const REST: Duration = Duration::from_millis(10);
+
+/// Such a copy.
+#[derive(Debug)]
+pub(crate) struct SharedFile {
+    file: File,
+}
+
+impl SharedFile {
+    pub(crate) fn new(file: File) -> SharedFile {
+        SharedFile { file }
+    }
+}
+
+impl Work for SharedFile {
+    fn run(self: Box<Self>, intake: Intake) -> Result<(), Error> {
+        let tried = |error: io::Error| Error::os(format!("write to {}", intake.name), error);
+        let mut buffer = vec![0; BUFFER];
+        let mut filled = 0;
+        while !intake.stop.is_asked() {
+            match intake.read(&mut buffer[filled..]).map_err(|errno| tried(errno.into()))? {
+                Taken::Nothing => {
+                    intake.wait([intake.input()], None);
+                }
+                Taken::Bytes(len) => {
+                    filled += len;
+                    let torn = buffer[filled - 1] != b'\n' && filled < BUFFER;
+                    let end = line_cut(&buffer[..filled], torn && rest_comes(&intake));
+                    self.write(&buffer[..end], &intake).map_err(|errno| tried(errno.into()))?;
+                    buffer.copy_within(end..filled, 0);
+                    filled -= end;
+                }
+                Taken::End => {
+                    self.write(&buffer[..filled], &intake).map_err(|errno| tried(errno.into()))?;
+                    break;
+                }
+            }
+        }
+        let closed = nix::unistd::close(OwnedFd::from(self.file));
+        closed.map_err(|errno| Error::os(format!("close {}", intake.name), errno))
+    }
+}
+
+impl SharedFile {
+    fn write(&self, mut bytes: &[u8], intake: &Intake) -> Result<(), Errno> {
+        while !bytes.is_empty() {
+            match nix::unistd::write(&self.file, bytes) {
+                Err(Errno::EINTR) => {}
+                Ok(0) => return Err(Errno::ENOSPC),
+                Ok(written) => {
+                    intake.beyond.wrote(written as u64);
+                    bytes = &bytes[written..];
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether more comes at once. The rest of a line may still be on its way through the pipes before this one.
+fn rest_comes(intake: &Intake) -> bool {
+    let [found] = intake.wait([intake.input()], Some(Instant::now() + REST));
+    found.contains(PollFlags::POLLIN)
+}
+
+/// How much goes out now: whole lines, if more is already there.
+fn line_cut(bytes: &[u8], more: bool) -> usize {
+    match bytes.iter().rposition(|byte| *byte == b'\n') {
+        Some(last) if more => last + 1,
+        _ => bytes.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_go_out_whole_while_more_is_there() {
+        assert_eq!(line_cut(b"one\ntwo", true), 4);
+        assert_eq!(line_cut(b"one\ntwo", false), 7);
+        assert_eq!(line_cut(b"one", true), 3);
+        assert_eq!(line_cut(b"one\n", true), 4);
+    }
+}

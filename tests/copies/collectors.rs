@@ -1,0 +1,112 @@
+//! Collectors that are absent at the start, close in mid-run, come back, and talk.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+
+use tempfile::tempdir;
+
+use crate::harness::{Engine, Launch, on_both_engines, payload_bytes, payload_digest};
+
+on_both_engines![
+    absent_at_the_start,
+    one_that_closes_is_connected_again,
+    one_that_answers_is_read,
+    one_that_never_comes_is_left,
+    a_name_that_cannot_be_resolved_is_an_error,
+];
+
+/// An address at which nobody listens.
+fn free_address() -> std::net::SocketAddr {
+    TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address")
+}
+
+fn absent_at_the_start(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let path = directory.path().join("socket");
+    let run = Launch::nproxy(engine)
+        .arg(format!("--tee=unix:{}", path.display()))
+        .args(["peer", "write", &payload_bytes().to_string(), "64K"])
+        .start();
+    run.stderr.as_ref().expect("captured").wait_for("tried again", 1);
+    let listener = UnixListener::bind(&path).expect("bind");
+    let (mut peer, _) = listener.accept().expect("accept");
+    assert_eq!(crate::capture::digest(&mut peer), payload_digest());
+    let run = run.finish();
+    run.expect_code(0).expect_stdout(payload_digest());
+    run.expect_message(&["unix:", "connected"]);
+}
+
+/// Nothing of what is written while it is away is lost.
+fn one_that_closes_is_connected_again(engine: Engine) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    let script = "for n in 1 2 3 4 5; do echo $n; read -r go; done; echo end";
+    let (reader, mut go) = std::io::pipe().expect("pipe");
+    let run = Launch::nproxy(engine)
+        .arg(format!("--tee=tcp:{address}"))
+        .args(["sh", "-c", script])
+        .stdin(reader)
+        .start();
+    for number in 1..=5 {
+        let (mut peer, _) = listener.accept().expect("accept");
+        let mut line = [0; 2];
+        peer.read_exact(&mut line).expect("line");
+        assert_eq!(line, format!("{number}\n").as_bytes());
+        drop(peer);
+        go.write_all(b"go\n").expect("write");
+    }
+    let (mut peer, _) = listener.accept().expect("accept");
+    let mut rest = String::new();
+    peer.read_to_string(&mut rest).expect("rest");
+    assert_eq!(rest, "end\n");
+    let run = run.finish();
+    run.expect_code(0).expect_output("1\n2\n3\n4\n5\nend\n");
+}
+
+/// A peer that echoes everything would stop reading in the end.
+fn one_that_answers_is_read(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).expect("bind");
+    let echo = std::thread::spawn(move || {
+        let (peer, _) = listener.accept().expect("accept");
+        let (mut from, mut to) = (&peer, &peer);
+        let mut bytes = vec![0; 65536];
+        let mut total = 0;
+        loop {
+            match from.read(&mut bytes).expect("read") {
+                0 => return total,
+                len => {
+                    to.write_all(&bytes[..len]).expect("write");
+                    total += len as u64;
+                }
+            }
+        }
+    });
+    let run = Launch::nproxy(engine)
+        .arg(format!("--tee=unix:{}", path.display()))
+        .args(["peer", "write", &payload_bytes().to_string(), "64K"])
+        .finish();
+    run.expect_code(0).expect_stdout(payload_digest());
+    run.expect(run.stderr.text().is_empty(), "nothing is said");
+    assert_eq!(echo.join().expect("echo"), payload_bytes());
+}
+
+fn one_that_never_comes_is_left(engine: Engine) {
+    for (flags, status) in [("", 0), ("--tee-strict", 125)] {
+        let run = Launch::nproxy(engine)
+            .words(flags)
+            .arg(format!("--tee=tcp:{},wait=300ms", free_address()))
+            .words("echo x")
+            .finish();
+        run.expect_code(status).expect_output("x\n");
+        run.expect_message(&["Connection refused"]);
+        run.expect_message(&["2 bytes were not written there"]);
+    }
+}
+
+fn a_name_that_cannot_be_resolved_is_an_error(engine: Engine) {
+    let run = Launch::nproxy(engine).words("--tee tcp:no.such.host.invalid:9 echo x").finish();
+    run.expect_code(125).expect_output("").expect_one_line(&["tcp:no.such.host.invalid:9"]);
+}

@@ -1,0 +1,95 @@
+//! Commands as copies.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use tempfile::tempdir;
+
+use crate::harness::{
+    Engine, Launch, digest_of_file, on_both_engines, payload_bytes, payload_digest,
+};
+use crate::proc;
+
+on_both_engines![
+    a_command_gets_every_byte,
+    its_failure_is_told,
+    it_is_started_again,
+    one_that_does_not_read_is_left_at_the_end,
+    keys_do_not_reach_it,
+];
+
+fn a_command_gets_every_byte(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let run = Launch::nproxy(engine)
+        .args([
+            "--stats=json",
+            "--tee=|cat > got",
+            "peer",
+            "write",
+            &payload_bytes().to_string(),
+            "64K",
+        ])
+        .directory(directory.path())
+        .finish();
+    run.expect_code(0).expect_stdout(payload_digest());
+    run.expect(run.leg("|cat > got", "bytes") == payload_bytes(), "all is counted");
+    assert_eq!(digest_of_file(&directory.path().join("got"), 0), payload_digest());
+}
+
+fn its_failure_is_told(engine: Engine) {
+    for (flags, status) in [("", 0), ("--tee-strict", 125)] {
+        let run = Launch::nproxy(engine)
+            .words(flags)
+            .args(["--tee=|cat >/dev/null; exit 3", "echo", "x"])
+            .finish();
+        run.expect_code(status).expect_output("x\n").expect_one_line(&["|cat", "exit status 3"]);
+    }
+    // One that leaves early holds nothing up.
+    let run = Launch::nproxy(engine)
+        .args(["--tee=|exit 4", "peer", "write", &payload_bytes().to_string(), "64K"])
+        .finish();
+    run.expect_code(0).expect_stdout(payload_digest());
+    run.expect_message(&["|exit 4", "exit status 4"]);
+    run.expect_message(&["|exit 4", "bytes were not written there"]);
+}
+
+fn it_is_started_again(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let run = Launch::nproxy(engine)
+        .args(["--tee=|read -r line || exit 0; echo \"$line\" >> lines; exit 1,restart=on-failure"])
+        .args(["sh", "-c", "for n in 1 2 3; do echo $n; while ! grep -qx $n lines 2>/dev/null; do sleep 0.02; done; done"])
+        .directory(directory.path())
+        .finish();
+    run.expect_code(0).expect_output("1\n2\n3\n");
+    assert_eq!(fs::read_to_string(directory.path().join("lines")).expect("lines"), "1\n2\n3\n");
+}
+
+/// And what it did not take is told.
+fn one_that_does_not_read_is_left_at_the_end(engine: Engine) {
+    let run = Launch::nproxy(engine)
+        .args(["--tee=|exec sleep 1000,full=drop,wait=300ms"])
+        .args(["peer", "write", &payload_bytes().to_string(), "64K"])
+        .finish();
+    run.expect_code(0).expect_stdout(payload_digest());
+    run.expect_message(&["|exec sleep 1000", "bytes were not written there"]);
+}
+
+/// What a key does to the command is not done to the copy: it ends when its input does.
+fn keys_do_not_reach_it(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let run = Launch::nproxy(engine)
+        .args([
+            "--tee=|cat > got",
+            "sh",
+            "-c",
+            "trap 'echo bye; exit 7' INT; echo hello; while :; do sleep 0.05; done",
+        ])
+        .directory(directory.path())
+        .start();
+    let got = directory.path().join("got");
+    proc::until("the first line", || (fs::read(&got).ok()? == b"hello\n").then_some(()));
+    // As a terminal does, to the whole group.
+    nix::sys::signal::killpg(nix::unistd::Pid::from_raw(run.pid()), Signal::SIGINT).expect("kill");
+    run.finish().expect_code(7);
+    assert_eq!(fs::read(got).expect("got"), b"hello\nbye\n");
+}

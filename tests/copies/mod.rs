@@ -1,0 +1,14 @@
+//! Copies that last: keys of one copy, segments, commands, collectors that go away.
+
+// What is said of one copy, and what is refused.
+mod keys;
+// Files that are finished and begun anew: where they end, how many stay, compression, others' renaming.
+mod segments;
+// Kills at any moment: the segments are a prefix of the input.
+mod kills;
+// Commands as copies.
+mod commands;
+// Collectors that are absent, close, come back, and talk.
+mod collectors;
+// Failures of the output and of single copies, and what goes on.
+mod going_on;
