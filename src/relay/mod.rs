@@ -81,6 +81,18 @@ enum Watch {
     Over,
 }
 
+impl Watch {
+    fn of(from: Kind, to: Kind) -> Watch {
+        match (from, to) {
+            // A pipe's writer learns that its reader has left when it writes. At a pty it would have to be told, so
+            // that has to wait until it does write.
+            (Kind::Leader, _) => Watch::Over,
+            (_, Kind::Pipe | Kind::Socket) => Watch::Due,
+            _ => Watch::Over,
+        }
+    }
+}
+
 impl Relay {
     /// Joins two ends. `pipe_size` is what pipes are grown to, `None` to leave them as they are;
     /// `coalesce` is the longest wait for more bytes.
@@ -110,15 +122,8 @@ impl Relay {
             Path::Buffered(_) => capacity.min(BUFFER as u32),
             _ => capacity,
         };
-        let watch = match (from, to) {
-            // A pipe's writer learns that its reader has left when it writes. At a pty it would have to be told, so
-            // that has to wait until it does write.
-            (Kind::Leader, _) => Watch::Over,
-            // What goes elsewhere then goes on in any case.
-            _ if route.instead.is_some() => Watch::Over,
-            (_, Kind::Pipe | Kind::Socket) => Watch::Due,
-            _ => Watch::Over,
-        };
+        // What goes elsewhere once its reader has left goes on in any case.
+        let watch = if route.instead.is_some() { Watch::Over } else { Watch::of(from, to) };
         let link = Link {
             id,
             stream: route.stream,

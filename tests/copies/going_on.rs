@@ -92,9 +92,9 @@ fn a_marker_survives_a_torn_sequence(engine: Engine) {
         mkfifo fifo; exec 4<>fifo
         nproxy --tee fifo,full=drop,text=strip-ansi sh -c 'head -c 2000000 /dev/zero | tr \"\\0\" x; printf \"\\033]0;title\"; head -c 30000000 /dev/zero | tr \"\\0\" x' > out & main=$!
         until [ $(wc -c < out) -ge 32000009 ]; do sleep 0.02; done
-        exec 5<fifo; exec 4>&-; cat <&5 > got; wait; grep -a -c 'bytes dropped here' got";
+        exec 5<fifo; exec 4>&-; cat <&5 > got; wait; grep -a -q 'bytes dropped here' got && echo marked";
     let run = Launch::shell(engine, script).directory(directory.path()).finish();
-    run.expect_code(0).expect_output("1\n");
+    run.expect_code(0).expect_output("marked\n");
 }
 
 /// One of each kind, and beside each another of its kind that fails in its own way.
