@@ -1,4 +1,4 @@
-complete -c nproxy -l tee -d 'Copy the output: file, FIFO, socket, |COMMAND; repeatable' -r
+complete -c nproxy -l tee -d 'Copy the output to a file, FIFO, socket, |COMMAND' -r
 complete -c nproxy -l tee-text -d 'Edit the text of the copies: the modes of --text' -r -f -a "passthrough\t'Nothing; goes with no other mode (`off` means the same)'
 strip-ansi\t'Escape sequences (colours, cursor movements, titles) are removed'
 screen\t'Lines are what the screen showed at last: progress that redraws itself leaves how it ended'

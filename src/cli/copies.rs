@@ -12,7 +12,7 @@ use crate::relay::{OnFull, Stream};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Copies")]
 pub struct CopyFlags {
-    /// Copy the output: file, FIFO, socket, |COMMAND; repeatable
+    /// Copy the output to a file, FIFO, socket, |COMMAND
     ///
     /// TARGET is the path of a file, FIFO or device, `/dev/fd/N` for an open descriptor, `unix:PATH` or
     /// `tcp:HOST:PORT` for a collector to connect to, `|COMMAND` for a command that sh runs with the copy as its stdin,

@@ -70,7 +70,7 @@ pub const VARIABLES: [(&str, &str); 5] = [
 
 /// Variables that are meant for one run: the command does not inherit them. An nproxy that it starts would empty the
 /// same log, stamp every line a second time or print figures that nobody asked it for.
-pub const OF_ONE_RUN: [&str; 31] = [
+pub const OF_ONE_RUN: [&str; 32] = [
     "NPROXY_BANNER",
     "NPROXY_EVENTS",
     "NPROXY_GROUP",
@@ -95,6 +95,7 @@ pub const OF_ONE_RUN: [&str; 31] = [
     "NPROXY_TEE",
     "NPROXY_TEE_APPEND",
     "NPROXY_TEE_FULL",
+    "NPROXY_TEE_OUTPUT_ERROR",
     "NPROXY_TEE_STREAMS",
     "NPROXY_TEE_STRICT",
     "NPROXY_TEE_TEXT",
