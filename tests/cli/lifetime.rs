@@ -153,7 +153,8 @@ fn own_copies_are_dropped(engine: Engine) {
 
 /// Never more than 16 threads, kernel workers included, with every stream busy and the readers slow.
 fn threads_stay_bounded(engine: Engine) {
-    let bytes = payload_bytes() / 4;
+    // So much that the run is not over before the first look.
+    let bytes = payload_bytes();
     let script = format!(
         "peer write {bytes} random | nproxy --stdin=relay bash -c 'peer write-both {bytes} & cat >/dev/null; wait' \
          2> >(peer read --delay 1 >/dev/null) | peer read --delay 1"

@@ -168,7 +168,8 @@ fn figures_of_a_session_are_right(engine: Engine) {
         memory.is_object().then_some(memory)
     });
     assert_eq!((&memory["stage"], &memory["gate"]), (&"monitoring".into(), &"open".into()));
-    assert!(memory["resident_bytes"].as_u64().unwrap() > 100_000, "{memory}");
+    // Only what its end would give back counts, and a sleeping program has little of its own.
+    assert!(memory["resident_bytes"].as_u64().unwrap() > 50_000, "{memory}");
     run.signal(Signal::SIGTERM);
     run.finish().expect_signal(Signal::SIGTERM).expect_stdout(payload_digest());
 }
