@@ -15,7 +15,7 @@ processes (nproxy --node), and how often a command has been started anew since t
   --count N           leave after N looks
   -h, --help          this text
 
-NPROXY names the program to ask; default nproxy
+NPROXY names the program to ask; default: the nproxy beside this script, or the one in PATH
 HELP
 }
 
@@ -49,6 +49,11 @@ done
 case $interval in *[!0-9.]* | *.*.* | '' | .) wrong "not a time: $interval" ;; esac
 case $count in *[!0-9]* | '') wrong "not a number: $count" ;; esac
 
+# The program that was installed beside this script counts before one in PATH.
+nproxy=${0%/*}/nproxy
+[ -x "$nproxy" ] || nproxy=nproxy
+nproxy=${NPROXY:-$nproxy}
+
 # Sessions by their process number, and for each command how many of its sessions are gone, and how often it came again.
 declare -A running=() ended=() restarts=()
 
@@ -58,7 +63,7 @@ follow() {
     declare -A now=()
     while read -r pid command; do
         [ -n "$pid" ] && now[$pid]=$command
-    done < <("${NPROXY:-nproxy}" --status ${1:+"$1"} --status-format=prometheus 2>/dev/null |
+    done < <("$nproxy" --status ${1:+"$1"} --status-format=prometheus 2>/dev/null |
         sed -n 's/^nproxy_session_info{pid="\([0-9]*\)",engine="[a-z]*",command="\(.*\)"} 1$/\1 \2/p')
     for pid in "${!running[@]}"; do
         [ -n "${now[$pid]-}" ] && continue
@@ -86,7 +91,7 @@ show_restarts() {
 
 looks=0
 while :; do
-    table=$("${NPROXY:-nproxy}" --status ${pid:+"$pid"} --status-format=text)
+    table=$("$nproxy" --status ${pid:+"$pid"} --status-format=text)
     status=$?
     follow "$pid"
     again=$(show_restarts)

@@ -23,7 +23,8 @@ Runs a command under nproxy. Modes:
   -h, --help  this text
 
 Options are those of nproxy, such as --pty or --node (see nproxy --help); they can be given in NPROXY_... variables
-too. A command that is called like a mode goes behind --. NPROXY names the program; default nproxy.
+too. A command that is called like a mode goes behind --. NPROXY names the program; default: the nproxy beside this
+script, or the one in PATH.
 In a shell: alias make='$name clean make'
 HELP
 }
@@ -33,7 +34,10 @@ refuse() {
     exit 125
 }
 
-nproxy=${NPROXY:-nproxy}
+# The program that was installed beside this script counts before one in PATH.
+nproxy=${0%/*}/nproxy
+[ -x "$nproxy" ] || nproxy=nproxy
+nproxy=${NPROXY:-$nproxy}
 mode=pass
 case ${1-} in
 -h | --help)

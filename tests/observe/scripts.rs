@@ -214,6 +214,13 @@ fn what_is_installed_can_be_uninstalled() {
         let wrong = Launch::program(&tool).args(["--no-such-flag", "x"]).finish();
         wrong.expect(wrong.stderr.text().starts_with(&format!("{name}: ")), "its installed name");
     }
+    // Each finds the nproxy that was installed with it, whether or not PATH leads there.
+    for (name, words) in [("nproxy-run", "pass true"), ("nproxy-monitor-status", "--count 1")] {
+        let tool = root.join("usr/local/bin").join(name);
+        let run =
+            Launch::program("env").words("-u NPROXY PATH=/usr/bin:/bin").arg(tool).words(words);
+        run.finish().expect_code(0).expect_silent();
+    }
     fs::write(root.join("usr/local/bin/other"), "").unwrap();
     install("--uninstall");
     let left = Launch::program("find").arg(&root).words("-not -type d").finish();
