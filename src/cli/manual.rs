@@ -15,8 +15,8 @@ pub const SUMMARY_END: &str = "More options, values, variables and examples: npr
 
 /// What holds for all options.
 pub const OPTIONS: &str = "\
-Options end at the first word that is none; everything from there on is the command's. Every option has a variable; \
-the option wins. Of an option that is given twice the last one counts; --tee, --rlimit and -v add up. Sizes are \
+Options end at the first word that is none; everything from there on is the command's. Most options have a \
+variable; the option wins. Of an option that is given twice the last one counts; --tee, --rlimit and -v add up. Sizes are \
 written as 4096, 64K, 1.5M or 2GiB, in powers of 1024; times as 200ms, 5s or 1m 30s.";
 
 /// Commands to start from, each with what it does.
@@ -46,11 +46,12 @@ pub const EXAMPLES: [(&str, &str); 7] = [
 ];
 
 /// What the exit status means.
-pub const EXIT_STATUS: [(&str, &str); 4] = [
+pub const EXIT_STATUS: [(&str, &str); 5] = [
     (
         "the command's",
         "If a signal killed the command, nproxy dies by the same signal (see --signal-exit). A filter ends with 0, also when its reader leaves while nothing is on its way; with bytes on their way it then ends by SIGPIPE, as cat does.",
     ),
+    ("124", "Nothing came for as long as --idle-timeout allows"),
     ("125", "nproxy itself failed, or bytes could not be delivered"),
     ("126", "The command was found but cannot be executed"),
     ("127", "The command was not found"),

@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use super::choices::MonitorMode;
-use super::values::{millis, size, threshold};
+use super::values::{millis, seconds, size, threshold};
 use crate::memory::policy::{Degrade, GateMode};
 
 /// How the command's memory is watched and limited.
@@ -103,6 +103,7 @@ pub struct MemoryFlags {
     #[arg(
         long,
         value_name = "SECONDS",
+        value_parser = seconds,
         default_value_t = 0,
         hide_short_help = true,
         env = "NPROXY_MEMLOG"

@@ -239,7 +239,9 @@ fn one_line(message: &str) -> String {
     let mut paragraphs = message.trim_start_matches("error: ").split("\n\n").map(joined);
     let what = paragraphs.next().unwrap_or_default();
     let tips = paragraphs.find_map(|text| text.strip_prefix("tip: ").map(str::to_owned));
-    match tips.as_deref().and_then(|tips| tips.split(" tip: ").next()) {
+    // How a word that looks like a flag becomes the command's name is nothing that a mistyped flag asks for.
+    let is_of_use = |tip: &&str| !tip.starts_with("to pass ");
+    match tips.as_deref().and_then(|tips| tips.split(" tip: ").find(is_of_use)) {
         Some(tip) => format!("{what}: {tip} (see nproxy --help)"),
         None => format!("{what} (see nproxy --help)"),
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use super::choices::{ProgressMode, StatsFormat, StatusFormat};
-use super::values::some_time;
+use super::values::{pid, some_time};
 use crate::observe::Level;
 use crate::units::read_size;
 
@@ -55,7 +55,7 @@ pub struct ObserveFlags {
     ///
     /// PID is nproxy's own, as the list shows it. Each session answers on a socket in $NPROXY_RUNTIME_DIR,
     /// $XDG_RUNTIME_DIR or /tmp.
-    #[arg(long, value_name = "PID", num_args = 0..=1, conflicts_with = "command")]
+    #[arg(long, value_name = "PID", num_args = 0..=1, value_parser = pid, conflicts_with = "command")]
     pub status: Option<Option<u32>>,
 
     /// Format of --status: text, json or prometheus

@@ -78,11 +78,15 @@ fn a_refusal_names_the_option_and_what_was_expected() {
         (&["--attention=1e3"], ["--attention", "a size such as 64K or 1M"]),
         (&["--linger=soon"], ["--linger", "a time such as 200ms or 5s"]),
         (&["--tex=strip-ansi"], ["--tex", "'--text'"]),
+        (&["--status=some"], ["--status", "expected the PID of an nproxy"]),
+        (&["--memlog=often"], ["--memlog", "expected a number of seconds"]),
     ] {
         let why = refusal(line);
         assert!(parts.iter().all(|part| why.contains(part)), "{line:?}: {why}");
         assert_eq!(why.lines().count(), 1);
     }
+    let why = refusal(&["--bogus", "--", "true"]);
+    assert_eq!(why, "unexpected argument '--bogus' found (see nproxy --help)");
 }
 
 /// Every duration and size to its limits is read or refused, and nothing panics.

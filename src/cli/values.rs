@@ -27,6 +27,16 @@ pub(super) fn threshold(text: &str) -> Result<u64, String> {
     if bare && !text.is_empty() { size(&format!("{text}M")) } else { size(text) }
 }
 
+/// The number of a process.
+pub(super) fn pid(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "expected the PID of an nproxy, as --status lists it".to_owned())
+}
+
+/// Whole seconds.
+pub(super) fn seconds(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "expected a number of seconds".to_owned())
+}
+
 /// A time within `range`; a bare number is milliseconds.
 pub(super) fn millis(text: &str, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let time = match text.parse() {

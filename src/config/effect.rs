@@ -10,7 +10,7 @@ struct Need {
     otherwise: &'static str,
 }
 
-const NEEDS: [Need; 6] = [
+const NEEDS: [Need; 8] = [
     Need {
         flags: &[
             "tee-append",
@@ -29,13 +29,20 @@ const NEEDS: [Need; 6] = [
         otherwise: "without --text",
     },
     Need {
-        flags: &["timestamp", "timestamp-mode", "local-time", "prefix", "line-numbers"],
-        is_met: |cli| {
-            let copies = !cli.copies.tee.is_empty() && is_transform(&cli.copies.tee_text);
-            let nowhere = cli.text.text.is_empty() && !is_transform(&cli.copies.tee_text);
-            copies || nowhere || is_transform(&cli.text.text)
-        },
+        flags: &["timestamp", "timestamp-mode", "prefix", "line-numbers"],
+        is_met: |cli| has_mode(cli, is_transform) || nothing_asks(cli),
         otherwise: "without transform among the text modes",
+    },
+    // This one asks for nothing by itself: it says what zone a timestamp is in, where there is one.
+    Need {
+        flags: &["local-time"],
+        is_met: |cli| has_mode(cli, is_transform) || nothing_asks(cli) && prefix_flags(cli),
+        otherwise: "without transform among the text modes",
+    },
+    Need {
+        flags: &["c1"],
+        is_met: |cli| has_mode(cli, reads_controls),
+        otherwise: "without strip-ansi or screen among the text modes",
     },
     Need {
         flags: &["size", "progress-name", "progress-lines", "progress-interval"],
@@ -70,7 +77,6 @@ const NEEDS: [Need; 6] = [
             "banner",
             "node",
             "crash-dump",
-            "node",
         ],
         is_met: |cli| !cli.command.is_empty(),
         otherwise: "without a command",
@@ -93,6 +99,21 @@ pub(super) fn remarks(cli: &Cli) -> Vec<String> {
         remarks.push("--tee -: copies to a file named `-` (--tee ./- means the same)".to_owned());
     }
     remarks
+}
+
+/// Whether the text modes of the output, or of copies that there are, have what is looked for.
+fn has_mode(cli: &Cli, looked_for: fn(&[TextMode]) -> bool) -> bool {
+    let copies = !cli.copies.tee.is_empty() && looked_for(&cli.copies.tee_text);
+    copies || looked_for(&cli.text.text)
+}
+
+/// Whether neither --text nor --tee-text settles where a prefix goes, so that flags about it ask for one.
+fn nothing_asks(cli: &Cli) -> bool {
+    cli.text.text.is_empty() && !is_transform(&cli.copies.tee_text)
+}
+
+fn reads_controls(modes: &[TextMode]) -> bool {
+    modes.iter().any(|mode| matches!(mode, TextMode::StripAnsi | TextMode::Screen))
 }
 
 fn is_transform(modes: &[TextMode]) -> bool {
@@ -129,6 +150,11 @@ mod tests {
             ("--text=strip-ansi --timestamp=%H true", "--timestamp"),
             ("--tee-text=transform --line-numbers true", "--line-numbers"),
             ("--text-streams=stderr true", "--text-streams"),
+            ("--local-time true", "--local-time"),
+            ("--local-time --text=strip-ansi true", "--local-time"),
+            ("--c1=control true", "--c1"),
+            ("--c1=control --text=transform true", "--c1"),
+            ("--c1=control --tee-text=screen true", "--c1"),
             ("--pty=always", "--pty"),
             ("--attention=5M --gate=off", "--attention, --gate have no effect"),
             ("--tee - true", "--tee -"),
@@ -147,6 +173,12 @@ mod tests {
             "--tee=log --tee-text=strip-ansi --tee-append true",
             "--tee=log --tee-text=transform --line-numbers true",
             "--timestamp=%H --text-streams=stdout true",
+            "--local-time --timestamp=%H true",
+            "--local-time --line-numbers true",
+            "--local-time --text=transform true",
+            "--local-time --tee=log --tee-text=transform true",
+            "--c1=control --text=screen true",
+            "--c1=control --tee=log --tee-text=strip-ansi true",
             "--progress --size=5 true",
             "--status --status-format=json",
             "--tee ./- true",

@@ -157,7 +157,10 @@ pub(crate) fn pass_terminal(from: Pid, to: Pid) {
 
 /// The error for a command that did not start, with the status that tells why.
 pub(crate) fn refused(program: &OsStr, error: io::Error) -> Error {
-    let tried = format!("run {}", program.to_string_lossy());
+    let tried = match program.is_empty() {
+        true => "run a command without a name".to_owned(),
+        false => format!("run {}", program.to_string_lossy()),
+    };
     let named_by_path = program.as_encoded_bytes().contains(&b'/');
     let status = match error.raw_os_error().map(Errno::from_raw) {
         Some(NOT_ENTERED) => return Error::usage(tried, "cannot enter the cgroup made for it"),

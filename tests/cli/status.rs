@@ -80,9 +80,13 @@ fn output_before_the_end_is_delivered(engine: Engine) {
 }
 
 fn command_not_found(engine: Engine) {
-    for command in ["no-such-command-anywhere", "./no/such/path", ""] {
+    for (command, named) in [
+        ("no-such-command-anywhere", "run no-such-command-anywhere: "),
+        ("./no/such/path", "run ./no/such/path: "),
+        ("", "run a command without a name: "),
+    ] {
         let run = Launch::nproxy(engine).arg("--").arg(command).finish();
-        run.expect_code(127).expect_one_line(&[command]).expect_output("");
+        run.expect_code(127).expect_one_line(&[named]).expect_output("");
     }
 }
 
