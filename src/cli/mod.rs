@@ -85,7 +85,8 @@ pub struct Cli {
 
     /// Explain on stderr what is decided; twice for more
     ///
-    /// -v names decisions, such as which engine runs; -vv names events too. NPROXY_DEBUG=1 is the same as -vv.
+    /// -v names decisions that are not the usual ones, such as epoll in place of io_uring; -vv names the engine and the
+    /// thresholds at the start, and events. NPROXY_DEBUG=1 is the same as -vv.
     #[arg(short, long, help_heading = GENERAL, action = ArgAction::Count, overrides_with = "quiet")]
     pub verbose: u8,
 
