@@ -49,7 +49,7 @@ pub(crate) struct Segments {
     told: bool,
     /// Where the end of a segment is looked for.
     buffer: Vec<u8>,
-    /// The filesystem refuses splice.
+    /// Splice is refused.
     transfer: Transfer,
 }
 
@@ -203,7 +203,8 @@ impl Segments {
 
     fn splice(&mut self, most: u64, intake: &Intake) -> Result<Taken, Error> {
         let taken = match intake.splice(&self.file, most) {
-            Err(Errno::EINVAL) => {
+            // The filesystem does not know it, or a seccomp filter forbids the call.
+            Err(Errno::EINVAL | Errno::EPERM | Errno::ENOSYS) => {
                 self.transfer = Transfer::Copied;
                 return Ok(Taken::Bytes(0));
             }

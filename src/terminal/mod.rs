@@ -12,7 +12,7 @@ mod screen;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, Termios, tcgetattr, tcsetattr};
@@ -31,6 +31,9 @@ use crate::text::screen::ScreenSize;
 use keys::{Ends, Keys, Typist};
 use pty::Discipline;
 use screen::{Screen, Size, device};
+
+/// How long a program that turns EXTPROC off has to look at what it has set, before it is turned on again.
+const READ_BACK: Duration = Duration::from_millis(2);
 
 /// The child has thrown away what was typed (TIOCPKT_FLUSHREAD in ioctl_tty(2)).
 const FLUSHREAD: u8 = 1;
@@ -320,6 +323,8 @@ impl Terminal {
         let leader = self.leader.as_ref()?.fd();
         let mut childs = tcgetattr(leader).ok()?;
         if !childs.local_flags.contains(LocalFlags::EXTPROC) {
+            // stty(1) reads at once what it has set, and complains if it finds something else.
+            std::thread::sleep(READ_BACK);
             childs.local_flags.insert(LocalFlags::EXTPROC);
             let _ = tcsetattr(leader, SetArg::TCSANOW, &childs);
         }
