@@ -36,6 +36,8 @@ pub(crate) struct Command<'c> {
     pub(crate) group_has_had: Vec<(i32, Instant)>,
     /// When we were continued though the child had not been seen to stop by the key that stopped us all.
     pub(crate) continued_ahead: Option<Instant>,
+    /// The child has had a SIGHUP because nobody can put it into the foreground.
+    pub(crate) told_of_no_terminal: bool,
     /// The signal by which nproxy has told the child at its own terminal that one of its streams is gone.
     pub(crate) hung_up_by: Option<i32>,
     /// Whether the child's group started in the foreground of its own terminal, or was put there.
@@ -72,6 +74,7 @@ impl<'c> Command<'c> {
             arrivals: Vec::new(),
             group_has_had: Vec::new(),
             continued_ahead: None,
+            told_of_no_terminal: false,
             hung_up_by: None,
             child_is_in_front: placement == Some(Placement::Foreground),
             followers,

@@ -53,7 +53,13 @@ impl Command<'_> {
             terminal.stop = Some(Stop { signal, deadline: Instant::now() + LAST_OUTPUT });
         } else if wants_terminal && placement == Placement::Background {
             // Nobody can give it what it waits for: the kernel tells such groups so by a SIGHUP.
-            self.child.signal_foreground(libc::SIGHUP);
+            if std::mem::replace(&mut self.told_of_no_terminal, true) {
+                // It has not ended by that, and would stop and be continued for ever.
+                terminal.leave();
+                self.child.announce_hang_up(libc::SIGHUP);
+            } else {
+                self.child.signal_foreground(libc::SIGHUP);
+            }
             self.proceed(Placement::Background);
         } else if signal != libc::SIGSTOP {
             // The kernel would not have stopped it at our terminal.
