@@ -65,13 +65,14 @@ fn after_keys(engine: Engine) {
 }
 
 fn after_the_end_of_the_monitor(engine: Engine) {
-    let mut console = Console::nproxy(engine, &["cat"]);
+    let mut console = Console::nproxy(engine, &["sh", "-c", "echo begun; exec cat"]);
     let (monitor, _) = console.wait_until_started();
+    // What has come through nproxy shows that it has heard of the start.
+    console.screen.wait_for("begun\r\n", 1);
     signal(monitor, Signal::SIGKILL);
     console.wait_for_end();
     assert_restored(&console);
-    // Whether nproxy has heard of the start by then or not.
-    console.screen.wait_for("monitor process has died\r\n", 1);
+    console.screen.wait_for("nproxy: follow the child: its monitor process has died\r\n", 1);
     console.run.finish().expect_code(125);
 }
 
