@@ -97,7 +97,12 @@ fn splice_is_forbidden() {
                     .directory(directory.path())
                     .finish();
                 let reads = command.matches("peer read").count();
-                run.expect_silent().expect_output(&format!("{whole}\n").repeat(reads));
+                run.expect_output(&format!("{whole}\n").repeat(reads));
+                // A copy that may lose bytes loses some on a busy machine, and says so.
+                match command.contains("full=drop") && run.stderr.digest.bytes > 0 {
+                    true => run.expect_one_line(&["a: ", "bytes were not written there"]),
+                    false => run.expect_silent(),
+                };
             }
         }
     }
