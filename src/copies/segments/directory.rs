@@ -54,8 +54,8 @@ impl Directory {
         }
     }
 
-    /// Gives the current file the name of a finished one.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    /// Gives the current file the name of a finished one. Says when that was.
+    pub(super) fn finish(&mut self) -> io::Result<Micros> {
         if self.newest.is_none() {
             self.newest = self.list()?.last().map(|finished| finished.time);
         }
@@ -78,7 +78,7 @@ impl Directory {
                 Err(errno) => return Err(errno.into()),
                 Ok(()) => {
                     self.newest = Some(time);
-                    return Ok(());
+                    return Ok(time);
                 }
             }
         }
