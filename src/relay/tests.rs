@@ -246,7 +246,10 @@ impl Trial {
 
     /// A turn of the session's loop around one event.
     fn turn(&mut self, event: Event, harm: Harm) {
-        let now = Instant::now();
+        self.turn_at(Instant::now(), event, harm);
+    }
+
+    fn turn_at(&mut self, now: Instant, event: Event, harm: Harm) {
         self.relay.on_time(&mut self.ring, now).expect("on_time");
         self.relay.advance(&mut self.ring, now).expect("advance");
         let in_flight = self.ring.in_flight();
@@ -412,4 +415,32 @@ fn interruptions_and_refusals_cost_no_byte() {
 #[test]
 fn failures_end_a_stream_and_corrupt_nothing() {
     trial(Harm::Fatal);
+}
+
+/// Where others may write too, the beginning of a line waits for the rest, and no longer than is bounded.
+#[test]
+fn an_unfinished_line_waits_for_its_rest_and_not_for_ever() {
+    for engine in [Engine::Uring, Engine::Epoll] {
+        for (to, text) in [(Outer::File, false), (Outer::File, true), (Outer::Pipe, true)] {
+            let way = Way { engine, from: Outer::Pipe, to, copies: 0, text };
+            let mut trial = Trial::new(way, b"one\ntwo\nthree".to_vec());
+            // The clock stands still, but for what the relay reads of it: a wait that has begun does not end.
+            let begun = Instant::now();
+            for (fed, expected) in [(6, "one\n"), (4, "one\ntwo\n")] {
+                trial.turn_at(begun, Event::Feed(fed), Harm::None);
+                for index in 0..20 {
+                    trial.turn_at(begun, Event::Run(index, u32::MAX), Harm::None);
+                }
+                trial.outside.drain(100);
+                assert_eq!(String::from_utf8_lossy(&trial.outside.got), expected, "{way:?}");
+            }
+            let over = trial.relay.deadline(begun).expect("an end of the wait");
+            assert!(over <= Instant::now() + Duration::from_millis(200), "{way:?}");
+            for index in 0..20 {
+                trial.turn_at(over, Event::Run(index, u32::MAX), Harm::None);
+            }
+            trial.outside.drain(100);
+            assert_eq!(String::from_utf8_lossy(&trial.outside.got), "one\ntwo\nth", "{way:?}");
+        }
+    }
 }
