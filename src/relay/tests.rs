@@ -120,10 +120,8 @@ impl Outside {
             });
             copies.push((nonblocking(reader), Vec::new()));
         }
-        let modes = Modes {
-            escapes: Escapes::Strip { cursor: CursorVisibility::Removed, c1: C1::Text },
-            ..Modes::default()
-        };
+        let modes =
+            Modes { escapes: Escapes::Strip { cursor: CursorVisibility::Removed, c1: C1::Text } };
         let route = Route {
             stream: Stream::Stdout,
             role: Role::Only,
