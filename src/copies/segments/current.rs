@@ -139,7 +139,8 @@ impl Current {
         match self.cutter.next(Instant::now()) {
             Next::Finish(how) => Ok(Step::Finished(how, self.rotate()?)),
             Next::LookBack => {
-                self.cutter.saw(self.ends_a_line());
+                let ended = self.ends_a_line();
+                self.cutter.saw(ended);
                 Ok(Step::Wrote(0))
             }
             Next::Take(limit)
