@@ -14,15 +14,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
-use super::intake::{Intake, Taken};
+use super::carrier::Carrier;
+use super::intake::{Intake, Taken, is};
 use super::pause::Pause;
 use super::writer::Work;
 use crate::error::Error;
 use crate::notice;
 use crate::ring::unsent;
-
-/// The most that one transfer takes, in bytes.
-const TRANSFER: u64 = 1 << 20;
 
 /// How long one try to connect may take.
 const CONNECTING: Duration = Duration::from_secs(5);
@@ -117,6 +115,7 @@ pub(crate) struct Collector {
     /// Sent first on each connection.
     greeting: Vec<u8>,
     told: Told,
+    carrier: Carrier,
 }
 
 /// What the user was told last.
@@ -149,13 +148,13 @@ enum Over {
 
 impl Collector {
     pub(crate) fn new(address: Address, greeting: Vec<u8>) -> Collector {
-        Collector { address, greeting, told: Told::Nothing }
+        Collector { address, greeting, told: Told::Nothing, carrier: Carrier::default() }
     }
 
     /// Connects, however often it takes. `None` if the thread is asked to leave, or nothing has come and nothing will.
     fn connect(&mut self, intake: &Intake) -> Option<Socket> {
         let mut pause = Pause::new();
-        while !intake.stop.is_asked() && !intake.is_over() {
+        while !intake.stop.is_asked() && !self.carrier.is_over(intake) {
             match self.try_connect() {
                 Ok(socket) => {
                     if std::mem::replace(&mut self.told, Told::Nothing) == Told::Away {
@@ -190,7 +189,8 @@ impl Collector {
     }
 
     /// Sends until the copy has ended or the peer has gone.
-    fn send(socket: &Socket, intake: &Intake) -> Over {
+    fn send(&mut self, socket: &Socket, intake: &Intake) -> Over {
+        let carrier = &mut self.carrier;
         let mut peer = Peer::Speaks;
         loop {
             if intake.stop.is_asked() {
@@ -203,18 +203,18 @@ impl Collector {
                     Err(errno) => return Over::Peer(errno),
                 }
             }
-            if peer == Peer::Silent && intake.has_bytes() {
-                match Collector::probe(socket, intake) {
+            if peer == Peer::Silent && carrier.has_bytes(intake) {
+                match Collector::probe(socket, carrier, intake) {
                     Ok(()) => peer = Peer::Reads,
                     Err(errno) => return Over::Peer(errno),
                 }
             }
-            match intake.splice(socket.fd(), TRANSFER) {
+            match carrier.carry(intake, socket.fd()) {
                 Ok(Taken::Bytes(bytes)) => intake.beyond.wrote(bytes as u64),
                 Ok(Taken::End) => return Over::Input,
                 Ok(Taken::Nothing) => {
                     let mut events = PollFlags::empty();
-                    let ready = intake.has_bytes();
+                    let ready = carrier.has_bytes(intake);
                     events.set(PollFlags::POLLIN, peer == Peer::Speaks);
                     events.set(PollFlags::POLLOUT, ready);
                     let input = intake.input().filter(|_| !ready);
@@ -229,14 +229,9 @@ impl Collector {
     }
 
     /// Sends one byte and waits until it has arrived, or the peer has refused it. A refused one stays in the pipe.
-    fn probe(socket: &Socket, intake: &Intake) -> Result<(), Errno> {
-        let (scratch, filled) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        if !intake.show_first(filled)? {
-            return Ok(());
-        }
-        let mut byte = [0];
-        nix::unistd::read(&scratch, &mut byte)?;
-        match nix::unistd::write(socket.fd(), &byte) {
+    fn probe(socket: &Socket, carrier: &mut Carrier, intake: &Intake) -> Result<(), Errno> {
+        let Some(byte) = carrier.first(intake)? else { return Ok(()) };
+        match nix::unistd::write(socket.fd(), &[byte]) {
             // No room: so there is somebody who has not read yet.
             Err(Errno::EAGAIN) => return Ok(()),
             written => written?,
@@ -249,7 +244,7 @@ impl Collector {
                 return Err(Errno::EPIPE);
             }
         }
-        intake.read(&mut byte)?;
+        carrier.skip_first(intake)?;
         intake.beyond.wrote(1);
         Ok(())
     }
@@ -257,14 +252,24 @@ impl Collector {
     /// Says that no more comes, and waits until all of it has arrived: closed too early, what is on its way may be lost.
     fn part(socket: &Socket, intake: &Intake) {
         socket.finish();
+        // A peer that says no more may still read.
+        let mut peer = Peer::Speaks;
         while !intake.stop.is_asked() {
-            let silent = socket.drain();
-            let on_its_way = unsent(socket.fd().as_raw_fd());
-            if !matches!(silent, Ok(false)) || on_its_way == 0 {
+            if peer == Peer::Speaks {
+                match socket.drain() {
+                    Ok(true) => peer = Peer::Silent,
+                    Ok(false) => {}
+                    Err(_) => break,
+                }
+            }
+            let fd = socket.fd();
+            if unsent(fd.as_raw_fd()) == 0 || is(fd, PollFlags::POLLERR) {
                 break;
             }
             let soon = Instant::now() + Duration::from_millis(20);
-            intake.wait([Some((socket.fd(), PollFlags::POLLIN))], Some(soon));
+            // Both directions are over then, and polling would say so at once.
+            let what_it_says = Some((fd, PollFlags::POLLIN)).filter(|_| peer == Peer::Speaks);
+            intake.wait([what_it_says], Some(soon));
         }
         intake.beyond.lose(unsent(socket.fd().as_raw_fd()));
     }
@@ -273,7 +278,7 @@ impl Collector {
 impl Work for Collector {
     fn run(mut self: Box<Self>, intake: Intake) -> Result<(), Error> {
         while let Some(socket) = self.connect(&intake) {
-            match Collector::send(&socket, &intake) {
+            match self.send(&socket, &intake) {
                 Over::Input => {
                     Collector::part(&socket, &intake);
                     return Ok(());

@@ -1,5 +1,6 @@
 //! Copies: the extra destinations of the streams, fed by tee(2); and output that is held back in a file.
 
+mod carrier;
 mod collector;
 mod command;
 pub(crate) mod held;
