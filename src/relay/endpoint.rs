@@ -16,6 +16,9 @@ use nix::unistd::{Whence, lseek};
 use crate::ring::Fd;
 use crate::text::newline::Newlines;
 
+/// The device that is opened for the leader of a new pty (Documentation/admin-guide/devices.txt).
+const PTMX: (u64, u64) = (5, 2);
+
 /// What an fd refers to, as far as moving bytes is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -85,6 +88,17 @@ impl Endpoint {
         })
     }
 
+    /// The same, for an fd about to be read from. A socket that listens never says that it cannot be read, if it is polled.
+    ///
+    /// # Errors
+    /// As [`Endpoint::new`], and ENOTCONN.
+    pub fn source(fd: OwnedFd) -> Result<Endpoint, Errno> {
+        match getsockopt(&fd, sockopt::AcceptConn) {
+            Ok(true) => Err(Errno::ENOTCONN),
+            _ => Endpoint::new(fd),
+        }
+    }
+
     /// The same, for an fd about to be written to. A terminal is opened anew without blocking: a
     /// write that waits for a paused terminal (Ctrl-S) would hold up the whole loop, and O_NONBLOCK on
     /// the description that we inherited would reach every other program on that terminal.
@@ -96,14 +110,25 @@ impl Endpoint {
         if endpoint.kind != Kind::Terminal {
             return Ok(endpoint);
         }
-        let own = File::options()
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(format!("/proc/self/fd/{}", endpoint.fd.as_raw_fd()));
-        match own {
+        match endpoint.open_anew() {
             Ok(own) => Ok(Endpoint { fd: Rc::new(own.into()), nonblocking: true, ..endpoint }),
             Err(_) => Ok(endpoint),
         }
+    }
+
+    /// A description of our own of what this is, to be written to without blocking.
+    ///
+    /// # Errors
+    /// What open(2) says, and ENXIO for the leader of a pty: by its name it would be another pty's.
+    pub fn open_anew(&self) -> std::io::Result<File> {
+        let device = fstat(&self.fd)?.st_rdev;
+        if self.kind == Kind::Terminal && (major(device), minor(device)) == PTMX {
+            return Err(Errno::ENXIO.into());
+        }
+        File::options()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
     }
 
     /// The leader of a pty of ours, opened without blocking. It must not go through [`Endpoint::sink`]: opened
@@ -199,6 +224,20 @@ impl Endpoint {
     /// Someone set O_NONBLOCK on the description after we had looked.
     pub(super) fn turned_nonblocking(&mut self) {
         self.nonblocking = true;
+    }
+
+    /// Whether it is open for reading.
+    pub(super) fn can_be_read(&self) -> bool {
+        self.access().is_ok_and(|access| access != OFlag::O_WRONLY)
+    }
+
+    /// Whether it is open for writing.
+    pub(super) fn can_be_written(&self) -> bool {
+        self.access().is_ok_and(|access| access != OFlag::O_RDONLY)
+    }
+
+    fn access(&self) -> Result<OFlag, Errno> {
+        Ok(flags(&self.fd)? & OFlag::O_ACCMODE)
     }
 
     /// Whether bytes wait to be read at this moment.

@@ -91,13 +91,17 @@ impl Link {
         Step::End(End::Failed(Error::os(tried, errno)))
     }
 
-    /// Which end a failed splice speaks of: a pipe as source cannot fail, so the other end did.
+    /// Which end a failed splice speaks of: a pipe as source cannot fail, so the other end did, unless it is the wrong end
+    /// of one.
     ///
     /// The kernel refuses an fd that is not open for writing (EBADF) before it looks at the source. If that has ended
     /// without a further byte, nothing is lost.
     pub(super) fn splice_failed(&self, errno: Errno) -> Step {
         match &self.source {
             Some(source) if source.kind() != Kind::Pipe => self.read_failed(errno),
+            Some(source) if errno == Errno::EBADF && !source.can_be_read() => {
+                self.read_failed(errno)
+            }
             Some(source) if errno == Errno::EBADF && source.has_ended() => {
                 Step::End(End::Delivered)
             }

@@ -343,7 +343,9 @@ impl Buffered {
                 self.source_ended = true;
                 self.end_if_drained(link)
             }
-            TransferResult::Failed(errno) => self.read_failed(errno, link),
+            TransferResult::Failed(_) | TransferResult::Refused => {
+                self.read_failed(result.errno(), link)
+            }
             _ => Step::Continue,
         }
     }
@@ -481,7 +483,6 @@ impl Buffered {
         // Pipes and files are ended by closing them; a terminal stays, and is told by a character.
         if let (Some(sink), Some(output)) = (&link.sink, &mut self.output)
             && sink.kind() == Kind::Leader
-            && link.kinds.0 != Kind::Terminal
             && !std::mem::replace(&mut self.ending, true)
         {
             let end = sink.end_of_input(self.last);
