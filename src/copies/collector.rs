@@ -114,13 +114,13 @@ pub(crate) struct Collector {
     address: Address,
     /// Sent first on each connection.
     greeting: Vec<u8>,
-    told: Told,
+    shown: Shown,
     carrier: Carrier,
 }
 
-/// What the user was told last.
+/// What the user was shown last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum Shown {
     Nothing,
     Away,
 }
@@ -148,7 +148,7 @@ enum Over {
 
 impl Collector {
     pub(crate) fn new(address: Address, greeting: Vec<u8>) -> Collector {
-        Collector { address, greeting, told: Told::Nothing, carrier: Carrier::default() }
+        Collector { address, greeting, shown: Shown::Nothing, carrier: Carrier::default() }
     }
 
     /// Connects, however often it takes. `None` if the thread is asked to leave, or nothing has come and nothing will.
@@ -157,7 +157,7 @@ impl Collector {
         while !intake.stop.is_asked() && !self.carrier.is_over(intake) {
             match self.try_connect() {
                 Ok(socket) => {
-                    if std::mem::replace(&mut self.told, Told::Nothing) == Told::Away {
+                    if std::mem::replace(&mut self.shown, Shown::Nothing) == Shown::Away {
                         notice::notice(intake.verbosity, &format!("{}: connected", intake.name));
                     }
                     return Some(socket);
@@ -181,7 +181,7 @@ impl Collector {
     }
 
     fn tell_away(&mut self, error: &io::Error, intake: &Intake) {
-        if std::mem::replace(&mut self.told, Told::Away) == Told::Nothing {
+        if std::mem::replace(&mut self.shown, Shown::Away) == Shown::Nothing {
             let why = io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO));
             let tried = Error::os(format!("connect to {}", intake.name), why);
             notice::notice(intake.verbosity, &format!("{tried}; it is tried again"));
@@ -290,7 +290,7 @@ impl Work for Collector {
                 Over::Peer(errno) => {
                     // What its kernel has not acknowledged is lost at least.
                     intake.beyond.lose(unsent(socket.fd().as_raw_fd()));
-                    self.told = Told::Away;
+                    self.shown = Shown::Away;
                     let left = Error::os(format!("write to {}", intake.name), errno);
                     notice::notice(intake.verbosity, &format!("{left}; it is tried again"));
                 }

@@ -6,6 +6,7 @@ mod command;
 pub(crate) mod held;
 mod intake;
 mod journal;
+mod late_fifo;
 pub(crate) mod open;
 mod pause;
 mod segments;

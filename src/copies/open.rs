@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::collector::{Address, Collector};
 use super::command::CommandCopy;
 use super::journal;
+use super::late_fifo::LateFifo;
 use super::segments::Segments;
 use super::shared::SharedFile;
 use super::writer::{Work, Writers};
@@ -139,7 +140,7 @@ impl Copies {
         }
     }
 
-    /// Opening a FIFO waits for its reader, as `tee FIFO` does, unless nothing may hold the run up.
+    /// Opening a FIFO waits for its reader, as `tee FIFO` does, unless nothing may hold the run up: then a thread waits.
     fn open_path(&mut self, path: &Path, copy: &CopyTo, name: &str) -> io::Result<Opened> {
         let waits = match copy.on_full {
             OnFull::Block => 0,
@@ -152,8 +153,15 @@ impl Copies {
         options.custom_flags(libc::O_NOCTTY | waits);
         // Reading is only for the last byte of a segment, and need not be allowed.
         let file = match segments {
-            true => options.clone().read(true).open(path).or_else(|_| options.open(path))?,
-            false => options.open(path)?,
+            true => options.clone().read(true).open(path).or_else(|_| options.open(path)),
+            false => options.open(path),
+        };
+        let file = match file {
+            // Only the open of a FIFO that may not wait says so (fifo(7)).
+            Err(error) if waits != 0 && error.raw_os_error() == Some(libc::ENXIO) => {
+                return Ok(Opened::Work(Box::new(LateFifo::new(path.into()))));
+            }
+            file => file?,
         };
         if !file.metadata()?.is_file() {
             if segments {

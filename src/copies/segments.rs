@@ -39,8 +39,8 @@ pub(crate) struct Segments {
     compressor: Option<Compressor>,
     /// Bytes of the finished segments when they were last counted.
     finished: u64,
-    /// That a line was cut has been told.
-    told: bool,
+    /// That a line was cut has been said.
+    said: bool,
 }
 
 impl Segments {
@@ -78,7 +78,7 @@ impl Segments {
             rotation,
             watch,
             finished: 0,
-            told: false,
+            said: false,
         })
     }
 
@@ -149,7 +149,7 @@ impl Segments {
             }
             Step::Finished(how, _) => {
                 self.lock();
-                if how == Cut::InLine && !std::mem::replace(&mut self.told, true) {
+                if how == Cut::InLine && !std::mem::replace(&mut self.said, true) {
                     let text = "a line longer than a segment was cut, and others may be";
                     notice::notice(intake.verbosity, &format!("{}: {text}", intake.name));
                 }

@@ -153,7 +153,7 @@ impl Guard {
     pub fn sample(&mut self, output: Output, now: Instant) -> Changes {
         let began = processor_time();
         let resident = self.counted(now);
-        self.look_at_room(now);
+        self.read_room(now);
         let at = self.elapsed(now);
         let Output { source, bytes: output } = output;
         let room = self.room;
@@ -172,7 +172,7 @@ impl Guard {
         changes
     }
 
-    /// What is in use. Where it matters and may be much more or less than it seems, it is looked at closely.
+    /// What is in use. Where it matters and may be much more or less than it seems, it is measured closely.
     fn counted(&mut self, now: Instant) -> u64 {
         let seems = self.sampler.sample();
         let matters = self.policy.is_near(seems + self.sampler.hidden());
@@ -183,7 +183,7 @@ impl Guard {
             return self.sampler.certain().max(self.last.min(seems));
         }
         let began = processor_time();
-        let counted = self.sampler.look_closely();
+        let counted = self.sampler.measure_closely();
         let took = processor_time().saturating_sub(began);
         self.next_close = now + APART.max(took * CLOSE_PART);
         counted
@@ -191,16 +191,16 @@ impl Guard {
 
     /// Looks at the room that is left, where the child has most of its memory. A lower limit than the one known so far
     /// moves the thresholds: the child is in a smaller group than we are.
-    fn look_at_room(&mut self, now: Instant) {
+    fn read_room(&mut self, now: Instant) {
         if now < self.next_room {
             return;
         }
         let near = self.policy.stage() >= Stage::Attention;
         self.next_room = now + if near { APART } else { ROOM_SELDOM };
         let pid = self.sampler.largest().unwrap_or(self.pid);
-        let looked = self.rooms.look(pid);
-        self.room = looked.map(|(room, _)| room);
-        if let Some((_, limit)) = looked.filter(|(_, limit)| *limit < self.bounds.ceiling)
+        let found = self.rooms.read(pid);
+        self.room = found.map(|(room, _)| room);
+        if let Some((_, limit)) = found.filter(|(_, limit)| *limit < self.bounds.ceiling)
             && let Ok(thresholds) = Thresholds::new(self.bounds.named, limit)
         {
             self.bounds.ceiling = limit;

@@ -33,7 +33,7 @@ pub enum Scope {
 /// it is opened for each sample.
 const KEPT_OPEN: usize = 256;
 
-/// What may be unknown of the memory before a close look is worth it, and how large a process has to be to be looked at
+/// What may be unknown of the memory before a close measurement is worth it, and how large a process has to be to be looked at
 /// or to share memory with others: one part in so many of all.
 const DOUBT_PART: u64 = 8;
 const LARGE_PART: u64 = 16;
@@ -57,7 +57,7 @@ pub struct Sampler {
     last_pid: u32,
     settled_pid: u32,
     kept_open: usize,
-    /// Processes have come or gone since the last close look.
+    /// Processes have come or gone since the last close measurement.
     changed: bool,
 }
 
@@ -107,13 +107,13 @@ impl Sampler {
         sampler
     }
 
-    /// Takes a sample: bytes in use now, as far as is known without a close look.
+    /// Takes a sample: bytes in use now, as far as is known without a close measurement.
     pub fn sample(&mut self) -> u64 {
         if let Scope::Cgroup(group) = &self.scope {
             return group.usage().unwrap_or(0);
         }
         if self.scope == Scope::Tree {
-            self.look_for_new();
+            self.find_new();
         }
         if self.members.iter().any(|member| member.statm.is_none()) {
             self.spare_one_fd();
@@ -150,7 +150,7 @@ impl Sampler {
         self.members.iter().map(|member| member.footprint.hidden(member.now)).sum()
     }
 
-    /// Whether a close look could tell much more than the last sample: shared pages that may be memory, or several
+    /// Whether a close measurement could tell much more than the last sample: shared pages that may be memory, or several
     /// large processes that may have theirs in common.
     pub fn is_doubtful(&self) -> bool {
         let all = self.counted();
@@ -159,13 +159,13 @@ impl Sampler {
         share || self.hidden() > all / DOUBT_PART
     }
 
-    /// Looks closely at the large ones, and counts again.
-    pub fn look_closely(&mut self) -> u64 {
+    /// Measures the large ones closely, and counts again.
+    pub fn measure_closely(&mut self) -> u64 {
         let sharing = self.sharing();
         let least = self.least_of_the_large();
         for member in &mut self.members {
             member.footprint = match member.size() >= least {
-                true => Footprint::look(member.pid, member.now, sharing),
+                true => Footprint::measure(member.pid, member.now, sharing),
                 false => Footprint::assumed(member.now),
             };
         }
@@ -228,10 +228,10 @@ impl Sampler {
         }
     }
 
-    fn look_for_new(&mut self) {
+    fn find_new(&mut self) {
         let Some(last) = self.forks.as_ref().and_then(last_pid) else {
             self.strangers.clear();
-            return self.look_at(listed());
+            return self.examine(listed());
         };
         let before = std::mem::replace(&mut self.last_pid, last);
         let seen = std::mem::replace(&mut self.settled_pid, before);
@@ -239,24 +239,24 @@ impl Sampler {
             return;
         }
         match last.checked_sub(seen) {
-            Some(new) if new <= TRIED_SINGLY => self.look_at((seen + 1..=last).collect()),
+            Some(new) if new <= TRIED_SINGLY => self.examine((seen + 1..=last).collect()),
             Some(_) => {
                 let all = listed();
-                self.look_at(all.clone());
+                self.examine(all.clone());
                 self.strangers =
                     all.into_iter().filter(|pid| !self.kin.pids.contains(pid)).collect();
             }
             None => {
                 // The numbers began anew.
                 self.strangers.clear();
-                self.look_at(listed());
+                self.examine(listed());
             }
         }
     }
 
     /// Takes in whoever of these belongs to the tree. A process can come before its parent here, when
     /// numbers began anew.
-    fn look_at(&mut self, pids: Vec<u32>) {
+    fn examine(&mut self, pids: Vec<u32>) {
         self.spare_one_fd();
         let known = |pid: &u32| self.kin.pids.contains(pid) || self.strangers.contains(pid);
         let unknown = pids.into_iter().filter(|pid| !known(pid));

@@ -39,7 +39,7 @@ pub struct MemoryStatus {
     pub stage: String,
     /// `open`, `bounded`, `closed` or `draining`.
     pub gate: String,
-    /// Resident memory of all that is watched, at the last look.
+    /// Resident memory of all that is watched, at the last sample.
     pub resident_bytes: u64,
     /// The most that was seen.
     pub peak_bytes: u64,

@@ -200,6 +200,12 @@ impl Endpoint {
         self.kind == Kind::File && (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino)
     }
 
+    /// Whether what is written here goes where our stderr goes, as after `2>&1` and on one terminal.
+    pub fn is_stderr(&self) -> bool {
+        let (Ok(one), Ok(two)) = (fstat(&self.fd), fstat(std::io::stderr())) else { return false };
+        (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino)
+    }
+
     /// Closes it, if nothing else holds it.
     ///
     /// # Errors

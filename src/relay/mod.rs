@@ -568,6 +568,14 @@ impl Relay {
         self.link.source.as_ref()
     }
 
+    /// The last byte that it has delivered, if that has passed through a buffer.
+    pub fn last_byte(&self) -> Option<u8> {
+        match &self.path {
+            Path::Buffered(path) => path.last(),
+            _ => None,
+        }
+    }
+
     /// What it has moved so far.
     pub fn counters(&self) -> Counters {
         self.link.counters

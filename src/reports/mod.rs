@@ -19,7 +19,7 @@ mod tests;
 pub(crate) mod title;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -83,12 +83,12 @@ impl<'c> Reports<'c> {
         let stats_file = observe.stats.as_ref().and_then(|stats| stats.file.as_ref());
         let stats_file = stats_file.map(|path| stats::open_file(path)).transpose()?;
         if let Some(directory) = &observe.crash_dump {
-            crash::check_directory(Path::new(directory)).map_err(|errno| {
+            crash::check_directory(Path::new(directory)).map_err(|error| {
                 let tried = format!(
                     "--crash-dump: cannot write crash reports in {}",
                     directory.to_string_lossy()
                 );
-                Error::os(tried, errno)
+                Error::os(tried, error)
             })?;
             if !Path::new(directory).exists() {
                 let text = format!(
@@ -139,6 +139,13 @@ impl<'c> Reports<'c> {
         let line = &self.observe.progress;
         let total = self.observe.size.or(total.filter(|_| line.unit == Unit::Bytes));
         self.progress = Progress::open(line, screen, total, self.started);
+        let wanted = line.mode == ProgressMode::Auto && line.asked_now;
+        let at_terminal = screen == Screen::Shared && io::stderr().is_terminal();
+        if wanted && at_terminal && self.progress.is_none() {
+            let text =
+                "--progress shows nothing: the output goes to a terminal (--progress=always)";
+            notice::notice(self.verbosity, &text);
+        }
     }
 
     /// Does what is due now, and keeps what has to be in flight in flight.

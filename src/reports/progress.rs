@@ -121,7 +121,7 @@ impl Progress {
         let text = match (self.kind, last) {
             (Kind::Terminal, Last::No) => format!("\r{line}\x1b[K"),
             (Kind::Terminal, Last::Yes) => format!("\r{line}\x1b[K\n"),
-            _ => format!("{line}\n"),
+            _ => format!("{}{line}\n", notice::line_start()),
         };
         let _ = match self.kind {
             Kind::Socket | Kind::Records => {

@@ -8,8 +8,8 @@ use crate::config::Silence as Limits;
 /// How long a command may take to end after SIGTERM.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
-/// How often what was told to end is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often is checked what was asked to end.
+const CHECK: Duration = Duration::from_millis(100);
 
 /// What the loop sees of the command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl SilenceWatch {
                 let timeout = self.limits.timeout.map(|timeout| self.since + timeout);
                 timeout.into_iter().chain(self.next_beat).min()
             }
-            Ending::Asked(_) => Some(now + LOOK),
+            Ending::Asked(_) => Some(now + CHECK),
             Ending::Killed => None,
         }
     }

@@ -143,8 +143,8 @@ impl Drop for Monitor {
             // SAFETY: as below.
             unsafe { libc::kill(self.pid.as_raw(), libc::SIGKILL) };
         }
-        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        if waitid(Id::Pid(self.pid), look) == Err(Errno::ECHILD) {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if waitid(Id::Pid(self.pid), flags) == Err(Errno::ECHILD) {
             // The kernel has reaped it: its number may be another process's.
             return;
         }

@@ -517,6 +517,11 @@ impl Buffered {
         }
     }
 
+    /// The last byte delivered.
+    pub(in crate::relay) fn last(&self) -> Option<u8> {
+        self.last
+    }
+
     /// Lines that have ended under text modes; `None` without any.
     pub(in crate::relay) fn lines(&self) -> Option<u64> {
         self.text.as_ref().map(|_| self.lines)
