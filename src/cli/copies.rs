@@ -68,7 +68,8 @@ pub struct CopyFlags {
     /// If a copy is too slow: block (wait) or drop bytes
     ///
     /// What to do when a copy cannot keep up: let everything wait for it, or drop bytes from this copy only. The
-    /// output itself never loses a byte.
+    /// output itself never loses a byte. With `drop` the run does not wait for the reader of a FIFO either, which may
+    /// come later.
     #[arg(
         long,
         value_enum,

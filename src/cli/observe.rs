@@ -26,6 +26,8 @@ pub struct ObserveFlags {
     pub stats_file: Option<OsString>,
 
     /// Show a progress line on stderr
+    ///
+    /// `auto`, which is meant without a value, shows it only on a terminal that the output does not go to, and says so.
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "auto", env = "NPROXY_PROGRESS")]
     pub progress: Option<ProgressMode>,
 
