@@ -72,7 +72,7 @@ impl Writers {
     /// Takes a copy's work on. Returns its books.
     ///
     /// # Errors
-    /// What eventfd(2) says.
+    /// What eventfd(2) and pipe(2) say.
     pub(crate) fn add(
         &mut self,
         copy: usize,
@@ -84,13 +84,7 @@ impl Writers {
     ) -> io::Result<Arc<Beyond>> {
         let (stop, beyond) = (Arc::new(Stop::new()?), Arc::new(Beyond::default()));
         let (name, books) = (name.to_owned(), beyond.clone());
-        let intake = Intake {
-            pipe,
-            stop: stop.clone(),
-            beyond: beyond.clone(),
-            name: name.clone(),
-            verbosity,
-        };
+        let intake = Intake::new(pipe, stop.clone(), beyond.clone(), name.clone(), verbosity)?;
         let state = State::Ready(work, Box::new(intake));
         let seen = (0, Instant::now());
         self.writers.push(Writer { copy, name, stop, beyond, wait, state, seen });

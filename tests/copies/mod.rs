@@ -6,6 +6,8 @@ mod keys;
 mod segments;
 // Kills at any moment: the segments are a prefix of the input.
 mod kills;
+// Disks that take nothing for a while.
+mod slow;
 // Commands as copies.
 mod commands;
 // Collectors that are absent, close, come back, and talk.

@@ -62,7 +62,8 @@ witnesses
 settings
   with SETTING... -- COMMAND...        close=FD nonblock=FD ignore=SIG block=SIG default=SIG tty=PATH setsid
                                        refuse=ERRNO:CALL+CALL subreaper
-  fuse DIR BYTES SIZE COMMAND...       COMMAND beside a filesystem at DIR: source has BYTES and says SIZE, sink fails at close
+  fuse DIR BYTES SIZE COMMAND...       COMMAND beside a filesystem at DIR: source has BYTES and says SIZE, sink fails at
+                                       close, slow takes nothing before ./go exists
   connect PATH COMMAND...              COMMAND with stdin and stdout on a Unix socket
   listen PATH COMMAND...               the same, for the first that connects
 sizes take K, M and G
