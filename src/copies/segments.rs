@@ -180,7 +180,6 @@ impl Segments {
         let changed = changed.contains(PollFlags::POLLIN)
             && self.watch.as_ref().is_some_and(Watch::has_changed);
         if changed && !self.current.directory.names(self.current.file()) {
-            self.current.close()?;
             self.current.open_next()?;
             self.lock();
         }

@@ -123,12 +123,14 @@ impl Current {
     /// Opens the path anew. What is there stays, and is gone on with.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says, also of closing the file before it.
     pub(super) fn open_next(&mut self) -> Result<(), Error> {
         let mode = self.file.metadata().map_or(0o666, |meta| meta.permissions().mode() & 0o777);
-        self.file = self.directory.open(mode).map_err(|error| self.failed("open", error))?;
+        let next = self.directory.open(mode).map_err(|error| self.failed("open", error))?;
+        let before = std::mem::replace(&mut self.file, next);
         self.cutter.restart();
-        self.append()
+        self.append()?;
+        nix::unistd::close(before).map_err(|errno| self.failed("close", errno))
     }
 
     /// Does the next thing that can be done, with up to `most` bytes from the pipe.
@@ -237,8 +239,8 @@ impl Current {
     /// # Errors
     /// Just that.
     pub(super) fn close(&self) -> Result<(), Error> {
-        let last = self.file.try_clone().map(std::os::fd::OwnedFd::from);
-        let closed = last.map(|fd| nix::unistd::close(fd).map_err(io::Error::from));
+        let last = self.file.try_clone();
+        let closed = last.map(|file| nix::unistd::close(file).map_err(io::Error::from));
         closed.flatten().map_err(|error| self.failed("close", error))
     }
 }
