@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use super::carrier::Carrier;
-use super::intake::{Intake, Taken, is};
+use super::intake::{Intake, Taken};
 use super::pause::Pause;
 use super::writer::Work;
 use crate::error::Error;
@@ -252,24 +252,15 @@ impl Collector {
     /// Says that no more comes, and waits until all of it has arrived: closed too early, what is on its way may be lost.
     fn part(socket: &Socket, intake: &Intake) {
         socket.finish();
-        // A peer that says no more may still read.
-        let mut peer = Peer::Speaks;
-        while !intake.stop.is_asked() {
-            if peer == Peer::Speaks {
-                match socket.drain() {
-                    Ok(true) => peer = Peer::Silent,
-                    Ok(false) => {}
-                    Err(_) => break,
-                }
-            }
-            let fd = socket.fd();
-            if unsent(fd.as_raw_fd()) == 0 || is(fd, PollFlags::POLLERR) {
-                break;
-            }
-            let soon = Instant::now() + Duration::from_millis(20);
-            // Both directions are over then, and polling would say so at once.
-            let what_it_says = Some((fd, PollFlags::POLLIN)).filter(|_| peer == Peer::Speaks);
-            intake.wait([what_it_says], Some(soon));
+        let mut pause = Duration::from_millis(1);
+        // One that says no more, as journald does from the start, may still read.
+        while !intake.stop.is_asked()
+            && socket.drain().is_ok()
+            && unsent(socket.fd().as_raw_fd()) > 0
+        {
+            // Now that both sides say no more, poll(2) would come back at once.
+            intake.wait::<0>([], Some(Instant::now() + pause));
+            pause = (pause * 2).min(Duration::from_millis(20));
         }
         intake.beyond.lose(unsent(socket.fd().as_raw_fd()));
     }

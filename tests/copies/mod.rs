@@ -12,5 +12,7 @@ mod slow;
 mod commands;
 // Collectors that are absent, close, come back, and talk.
 mod collectors;
+// The journal's protocol.
+mod journal;
 // Failures of the output and of single copies, and what goes on.
 mod going_on;
