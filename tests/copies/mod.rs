@@ -14,5 +14,7 @@ mod commands;
 mod collectors;
 // The journal's protocol.
 mod journal;
+// Sixteen copies of every kind at once.
+mod sixteen;
 // Failures of the output and of single copies, and what goes on.
 mod going_on;
