@@ -121,8 +121,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Watches the child with number `pid`, which is not reaped. The first sample is due after the
-    /// shortest period: a child that is over sooner costs none.
+    /// Watches the child with number `pid`, which is not reaped. The first sample is due now.
     pub fn new(scope: Scope, pid: u32, bounds: Bounds, settings: Settings, now: Instant) -> Guard {
         let named = Thresholds::new(bounds.named, bounds.ceiling);
         // Out of order they are refused before anything starts.
@@ -136,7 +135,7 @@ impl Guard {
             next_room: now,
             next_close: now,
             started: now,
-            due: now + settings.fastest,
+            due: now,
             cost: Duration::ZERO,
             last: 0,
             room: None,

@@ -268,7 +268,7 @@ impl<'c> Session<'c> {
     /// The run is over: makes every report that was asked for.
     fn conclude(&mut self, exit: Exit) {
         let memory = match &self.command {
-            Some(command) => command.memory.end(),
+            Some(command) => command.memory.end(exit),
             None => MemoryEnd::default(),
         };
         self.reports.conclude(exit, memory, &self.relays, &mut self.ring);
