@@ -82,7 +82,8 @@ pub struct CopyFlags {
     /// If the output fails: exit, or warn and complete the copies
     ///
     /// What becomes of the copies when stdout or stderr cannot be written any more, in the spirit of tee -p. With `warn`
-    /// the command goes on and its copies are completed, and a copy that cannot be opened is told and left out.
+    /// the command goes on and its copies are completed, and a copy that cannot be opened is left out, with a
+    /// message.
     #[arg(
         long,
         value_enum,
