@@ -10,10 +10,22 @@ use tempfile::TempDir;
 use crate::harness::outcome::Finished;
 use crate::harness::{Engine, Launch, need, nproxy_path, on_both_engines};
 
-on_both_engines![make, cargo, npm, docker, ci, parallel_builds, systemd, pid_1, cron];
+on_both_engines![
+    make,
+    cargo,
+    npm,
+    docker,
+    ci,
+    parallel_builds,
+    systemd,
+    pid_1,
+    cron,
+    rsyslog,
+    redis
+];
 
 /// Those of [`on_both_engines`] above.
-const TESTED: [&str; 9] = [
+const TESTED: [&str; 11] = [
     "CI",
     "PID 1 in a container",
     "Parallel builds",
@@ -22,6 +34,8 @@ const TESTED: [&str; 9] = [
     "docker",
     "make",
     "npm",
+    "redis",
+    "rsyslog",
     "systemd",
 ];
 
@@ -202,4 +216,28 @@ fn cron(engine: Engine) {
     run(engine, &job, &place).expect_code(0).expect_output("").expect_silent();
     fs::write(place.path().join("broken"), "").expect("file");
     run(engine, &job, &place).expect_code(9).expect_output("saving\n").expect_silent();
+}
+
+fn rsyslog(engine: Engine) {
+    let place = directory(&[("app", "#!/bin/sh\necho up; printf '\\033[31mdown\\033[m\\n'\n")]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address").to_string();
+    let heard = std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().expect("accept");
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut peer, &mut text).expect("text");
+        text
+    });
+    let line = recipe("rsyslog").replace("127.0.0.1:5514", &address);
+    run(engine, &line, &place).expect_code(0).expect_output("up\n\u{1b}[31mdown\u{1b}[m\n");
+    assert_eq!(heard.join().expect("the collector"), "<14>app: up\n<14>app: down\n");
+}
+
+/// No redis-server runs here: what redis-cli is given is what counts.
+fn redis(engine: Engine) {
+    let app = "#!/bin/sh\necho one two; printf '%s\\n' 'say \"hello\" \\n'\n";
+    let place = directory(&[("app", app), ("redis-cli", "#!/bin/sh\ncat > given\n")]);
+    run(engine, &recipe("redis"), &place).expect_code(0).expect_silent();
+    let given = "RPUSH app \"one two\"\nRPUSH app \"say \\\"hello\\\" \\\\n\"\n";
+    assert_eq!(log(&place, "given"), given);
 }
