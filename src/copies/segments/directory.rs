@@ -14,7 +14,7 @@ use super::names::{self, Finished, Micros, Suffix};
 
 /// Where the segments of a copy are.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(in crate::copies) struct Directory {
     path: PathBuf,
     directory: PathBuf,
     base: OsString,
