@@ -206,6 +206,13 @@ impl Intake {
         wanted.map(|want| want.and_then(|_| polled.next()).unwrap_or(PollFlags::empty()))
     }
 
+    /// Waits for bytes, whether the thread is asked to leave or not.
+    pub(crate) fn wait_for_bytes(&self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        let _ = poll(&mut [PollFd::new(self.head(), PollFlags::POLLIN)], limit);
+    }
+
     /// Where the next byte comes from, to be waited for.
     pub(crate) fn input(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         Some((self.head(), PollFlags::POLLIN))

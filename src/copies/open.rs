@@ -7,12 +7,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::collector::{Address, Collector};
+use super::collector::Collector;
 use super::command::CommandCopy;
 use super::journal;
 use super::late_fifo::LateFifo;
 use super::segments::Segments;
 use super::shared::SharedFile;
+use super::socket::Address;
+use super::spool::Spool;
 use super::writer::{Work, Writers};
 use crate::config::{CopyTo, Escapes, OutputError, Target, Tee, TeeOpen, Verbosity};
 use crate::error::Error;
@@ -122,8 +124,8 @@ impl Copies {
                 let work = CommandCopy::new(command.clone(), copy.restart, copy.wait);
                 Ok(Opened::Work(Box::new(work)))
             }
-            Target::Unix(path) => Ok(collector(Address::Unix(path.into()), Vec::new())),
-            Target::Tcp(address) => Ok(collector(Address::resolve(address)?, Vec::new())),
+            Target::Unix(path) => self.open_address(Address::Unix(path.into()), copy),
+            Target::Tcp(address) => self.open_address(Address::resolve(address)?, copy),
             Target::Journal(name) => {
                 Ok(collector(Address::Unix(journal::SOCKET.into()), journal::header(name)))
             }
@@ -138,6 +140,18 @@ impl Copies {
                 }
             }
         }
+    }
+
+    fn open_address(&mut self, address: Address, copy: &CopyTo) -> io::Result<Opened> {
+        let Some(at) = &copy.spool else { return Ok(collector(address, Vec::new())) };
+        let directory = Path::new(&at.directory);
+        let spool = Spool::open(directory, at.max, address).map_err(|error| {
+            let why = Error::os(format!("spool {}", directory.display()), error);
+            io::Error::other(why.to_string())
+        })?;
+        let name = directory.display().to_string();
+        self.files.push((name, Endpoint::new(spool.file().as_fd().try_clone_to_owned()?)?));
+        Ok(Opened::Work(Box::new(spool)))
     }
 
     /// Opening a FIFO waits for its reader, as `tee FIFO` does, unless nothing may hold the run up: then a thread waits.

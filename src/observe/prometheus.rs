@@ -17,7 +17,7 @@ struct Metric {
 }
 
 /// Every metric that is offered; names and label names are stable.
-const METRICS: [Metric; 25] = [
+const METRICS: [Metric; 27] = [
     Metric {
         name: "nproxy_session_info",
         kind: "gauge",
@@ -188,6 +188,18 @@ const METRICS: [Metric; 25] = [
         kind: "counter",
         help: "Bytes that a copy did not get.",
         figures: |session| copies(session, |copy| copy.lost_bytes),
+    },
+    Metric {
+        name: "nproxy_copy_resent_bytes_total",
+        kind: "counter",
+        help: "Bytes sent to a copy once more, after a lost connection.",
+        figures: |session| copies(session, |copy| copy.resent_bytes),
+    },
+    Metric {
+        name: "nproxy_copy_spooled_bytes",
+        kind: "gauge",
+        help: "Bytes in a copy's spool that were not sent yet.",
+        figures: |session| copies(session, |copy| copy.spooled_bytes),
     },
 ];
 

@@ -258,6 +258,7 @@ pub(super) mod tests {
                 bytes: 1,
                 lost_bytes: 2,
                 resent_bytes: 0,
+                spooled_bytes: 0,
             }],
         }
     }

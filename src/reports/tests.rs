@@ -29,7 +29,13 @@ fn some_figures() -> Figures {
         elapsed: Duration::from_millis(2500),
         system_calls: 99,
         streams: Vec::new(),
-        copies: vec![CopyReport { name: "log".into(), bytes: 5, lost_bytes: 2, resent_bytes: 0 }],
+        copies: vec![CopyReport {
+            name: "log".into(),
+            bytes: 5,
+            lost_bytes: 2,
+            resent_bytes: 0,
+            spooled_bytes: 0,
+        }],
         memory: None,
     }
 }

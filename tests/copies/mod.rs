@@ -18,3 +18,5 @@ mod journal;
 mod sixteen;
 // Failures of the output and of single copies, and what goes on.
 mod going_on;
+// Collectors with a spool: away, back, killed, and runs that are killed.
+mod spool;

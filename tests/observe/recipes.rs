@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -21,11 +23,13 @@ on_both_engines![
     pid_1,
     cron,
     rsyslog,
-    redis
+    redis,
+    a_collector_that_may_be_away,
 ];
 
 /// Those of [`on_both_engines`] above.
-const TESTED: [&str; 11] = [
+const TESTED: [&str; 12] = [
+    "A collector that may be away",
     "CI",
     "PID 1 in a container",
     "Parallel builds",
@@ -240,4 +244,28 @@ fn redis(engine: Engine) {
     run(engine, &recipe("redis"), &place).expect_code(0).expect_silent();
     let given = "RPUSH app \"one two\"\nRPUSH app \"say \\\"hello\\\" \\\\n\"\n";
     assert_eq!(log(&place, "given"), given);
+}
+
+/// The collector comes once the first line is written.
+fn a_collector_that_may_be_away(engine: Engine) {
+    let place = directory(&[("app", "#!/bin/sh\necho one; read -r go; echo two\n")]);
+    let spool = place.path().join("spool");
+    fs::create_dir(&spool).expect("directory");
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let address = address.expect("address");
+    let command = recipe("A collector that may be away")
+        .replace("loghost:5140", &address.to_string())
+        .replace("/var/spool/app", &spool.display().to_string())
+        .replace("-- app", "-- ./app");
+    let (reader, go) = std::io::pipe().expect("pipe");
+    let run = Launch::shell(engine, &command).directory(place.path()).stdin(reader).start();
+    run.stderr.as_ref().expect("captured").wait_for("tried again", 1);
+    let listener = TcpListener::bind(address).expect("bind");
+    drop(go);
+    let (mut peer, _) = listener.accept().expect("accept");
+    let mut got = String::new();
+    peer.read_to_string(&mut got).expect("read");
+    drop(peer);
+    run.finish().expect_code(0).expect_output("one\ntwo\n");
+    assert_eq!(got, "one\ntwo\n");
 }
