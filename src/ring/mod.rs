@@ -8,6 +8,7 @@
 mod buffer;
 mod epoll;
 mod op;
+pub(crate) mod polled;
 mod probe;
 mod queue;
 #[cfg(test)]

@@ -2,12 +2,8 @@
 //! process's title and the user's terminal.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-use nix::poll::PollFlags;
 
 use super::memory_effects::{output, resize, spread};
 use super::nodes::NodeWatch;
@@ -31,7 +27,8 @@ use crate::reports::MemoryEnd;
 use crate::reports::memory_notices::{Line, MemoryNotices, Situation};
 use crate::reports::stages::MemorySnapshot;
 use crate::reports::title::Title;
-use crate::ring::{Fd, Op, Operation, Ring, Token};
+use crate::ring::polled::Polled;
+use crate::ring::{Operation, Ring};
 use crate::units::bytes;
 
 /// Watches and limits the child's memory.
@@ -70,34 +67,6 @@ enum Beginning {
     /// The child with this number will be looked at then.
     Due(u32, Instant),
     Over,
-}
-
-/// An fd that is polled for POLLPRI.
-#[derive(Debug)]
-enum Polled {
-    No,
-    Due(Fd),
-    InFlight(Fd),
-}
-
-impl Polled {
-    fn new(fd: Option<OwnedFd>) -> Polled {
-        fd.map_or(Polled::No, |fd| Polled::Due(Rc::new(fd)))
-    }
-
-    fn arm(&mut self, operation: Operation, ring: &mut Ring) -> io::Result<()> {
-        if let Polled::Due(fd) = self {
-            ring.submit(Token::session(operation), Op::poll(fd, PollFlags::POLLPRI))?;
-            *self = Polled::InFlight(fd.clone());
-        }
-        Ok(())
-    }
-
-    fn completed(&mut self) {
-        if let Polled::InFlight(fd) = self {
-            *self = Polled::Due(fd.clone());
-        }
-    }
 }
 
 impl<'c> MemoryWatch<'c> {
