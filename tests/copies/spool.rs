@@ -122,8 +122,8 @@ fn every_byte_arrives(engine: Engine) {
     drop(peer);
     let run = run.finish();
     run.expect_code(0).expect_stdout(payload_digest());
-    run.expect(run.leg(&place.copy(), "bytes") == payload_bytes(), "all is counted");
-    run.expect(run.leg(&place.copy(), "lost_bytes") == 0, "nothing is lost");
+    run.expect(run.leg(place.copy(), "bytes") == payload_bytes(), "all is counted");
+    run.expect(run.leg(place.copy(), "lost_bytes") == 0, "nothing is lost");
     place.expect_empty();
 }
 
@@ -155,9 +155,9 @@ fn a_collector_that_comes_and_goes_gets_every_line(engine: Engine) {
     let run = run.finish();
     run.expect_code(0);
     let doubled = join(&all, &connections);
-    let resent = run.leg(&place.copy(), "resent_bytes") as usize;
+    let resent = run.leg(place.copy(), "resent_bytes") as usize;
     run.expect(resent >= doubled, &format!("{resent} bytes were counted, {doubled} came twice"));
-    run.expect(run.leg(&place.copy(), "bytes") == all.len() as u64, "each byte counts once");
+    run.expect(run.leg(place.copy(), "bytes") == all.len() as u64, "each byte counts once");
     place.expect_empty();
 }
 
@@ -195,7 +195,7 @@ fn what_is_left_is_sent_first_by_the_next_run(engine: Engine) {
             .finish();
         let all = numbers(to).len() as u64;
         run.expect_code(0).expect_message(&[&format!("{all} bytes stay in")]);
-        run.expect(run.leg(&place.copy(), "lost_bytes") == 0, "nothing is lost");
+        run.expect(run.leg(place.copy(), "lost_bytes") == 0, "nothing is lost");
         run.expect(spooled(&run, &place.copy()) == all, "what is left is counted");
     }
     let listener = place.listen();
@@ -227,7 +227,7 @@ fn an_unread_end_is_sent_again(engine: Engine) {
     drop(peer);
     let run = run.finish();
     run.expect_code(0);
-    run.expect(run.leg(&place.copy(), "resent_bytes") == 7, "what came twice is counted");
+    run.expect(run.leg(place.copy(), "resent_bytes") == 7, "what came twice is counted");
 }
 
 /// kill -9 of nproxy at any moment, with the collector there or away.
@@ -346,7 +346,7 @@ fn a_full_one_drops(engine: Engine) {
         .finish();
     run.expect_code(0).expect_stdout(payload_digest());
     run.expect_message(&["bytes were not written there"]);
-    let lost = run.leg(&place.copy(), "lost_bytes");
+    let lost = run.leg(place.copy(), "lost_bytes");
     run.expect(lost > 0 && lost < payload_bytes(), "some are dropped");
     run.expect(spooled(&run, &place.copy()) == 2 << 20, "as much as may be is kept");
 }
