@@ -117,9 +117,7 @@ impl Session<'_> {
             Some(Due::Heartbeat(silent)) => self.show_heartbeat(silent, now),
             Some(Due::Terminate) => self.end_silent_command()?,
             Some(Due::Kill) => {
-                self.asked.iter().for_each(|process| process.signal(Signal::SIGKILL));
-                // They let go of their pipes now.
-                self.relays.restart_silence(now);
+                self.asked.iter().for_each(|process| process.signal(Signal::SIGKILL))
             }
         }
         Ok(())
@@ -146,7 +144,7 @@ impl Session<'_> {
 
     /// Whether something still runs that was asked to end, and has time to do so.
     fn is_ending(&self) -> bool {
-        self.silence.is_waiting() && self.asked.iter().any(|process| process.runs())
+        self.silence.is_waiting(Instant::now()) && self.asked.iter().any(|process| process.runs())
     }
 
     fn show_heartbeat(&self, silent: Duration, now: Instant) {

@@ -129,12 +129,12 @@ fn heartbeat_has_its_own_line(engine: Engine) {
 /// What holds a pipe on behind the end of a command that was ended gets its time, and no message that outlives it.
 fn nobody_is_blamed_who_was_asked_to_end(engine: Engine) {
     // It sleeps a second longer than the command, and longer than a silent pipe is waited for.
-    let slow = "(trap 'sleep 1; exit' TERM; while :; do sleep .1; done) 2>/dev/null & sleep 600";
-    let deaf = "(trap '' TERM; while :; do sleep .1; done) 2>/dev/null & sleep 600";
+    let slow = "(trap 'sleep 1; exit' TERM; echo ready; while :; do sleep .1; done) 2>/dev/null & sleep 600";
+    let deaf = "(trap '' TERM; echo ready; while :; do sleep .1; done) 2>/dev/null & sleep 600";
     for script in [slow, deaf] {
-        let run =
-            Launch::nproxy(engine).args(["--idle-timeout=300ms", "bash", "-c", script]).finish();
-        run.expect_code(124).expect_one_line(&["end bash: no output for 300ms"]);
+        let run = Launch::nproxy(engine).args(["--idle-timeout=2s", "bash", "-c", script]).finish();
+        run.expect_code(124).expect_output("ready\n");
+        run.expect_one_line(&["end bash: no output for 2s"]);
         run.expect(run.left.is_empty(), "nothing is left");
     }
 }
