@@ -58,6 +58,8 @@ pub struct Endpoint {
     /// O_NONBLOCK was set before we came: the kernel answers EAGAIN where it would wait.
     nonblocking: bool,
     packets: Option<Newlines>,
+    /// Of a terminal that was opened anew without blocking: the description that we were given, if that does block.
+    blocking: Option<Fd>,
 }
 
 impl Endpoint {
@@ -85,6 +87,7 @@ impl Endpoint {
             position: Position::Shared,
             nonblocking,
             packets: None,
+            blocking: None,
         })
     }
 
@@ -111,7 +114,11 @@ impl Endpoint {
             return Ok(endpoint);
         }
         match endpoint.open_anew() {
-            Ok(own) => Ok(Endpoint { fd: Rc::new(own.into()), nonblocking: true, ..endpoint }),
+            Ok(own) => {
+                let blocking = (!endpoint.nonblocking).then_some(endpoint.fd);
+                let fd = Rc::new(own.into());
+                Ok(Endpoint { fd, nonblocking: true, blocking, ..endpoint })
+            }
             Err(_) => Ok(endpoint),
         }
     }
@@ -141,6 +148,7 @@ impl Endpoint {
             position: Position::Shared,
             nonblocking: true,
             packets,
+            blocking: None,
         }
     }
 
@@ -220,6 +228,12 @@ impl Endpoint {
     /// What it refers to.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// A terminal's fd for writes that wait for room. The kernel lets nobody else in between the parts of such a write, and
+    /// only of such a write: one that does not wait ends where the terminal is full.
+    pub(super) fn blocking(&self) -> Option<&Fd> {
+        self.blocking.as_ref()
     }
 
     /// Whether operations on it answer EAGAIN instead of waiting.

@@ -16,7 +16,7 @@ use crate::relay::flow::TextSwitch;
 use crate::relay::link::{Link, Reads, Step};
 use crate::relay::result::TransferResult;
 use crate::relay::route::{End, TextWork};
-use crate::ring::{Buffer, Op, Operation, Ring};
+use crate::ring::{Buffer, Engine, Op, Operation, Ring};
 use crate::text::newline::{self, Newlines};
 use crate::text::{Arrival, Filter, Progress, line_ends};
 
@@ -198,7 +198,7 @@ impl Buffered {
             if sink.kind() == Kind::Pipe && self.text.is_some() {
                 end = pending.start + whole_lines(&output.bytes()[pending.start..end]);
             }
-            let op = write(sink, output, pending.start..end);
+            let op = write(sink, output, pending.start..end, ring.engine());
             ring.submit(link.token(Operation::Write), op)?;
         }
         Ok(())
@@ -660,7 +660,14 @@ fn read(source: &Endpoint, buffer: Buffer, start: usize) -> Op {
     }
 }
 
-fn write(sink: &Endpoint, buffer: Buffer, range: Range<usize>) -> Op {
+fn write(sink: &Endpoint, buffer: Buffer, range: Range<usize>, engine: Engine) -> Op {
+    // A kernel worker may wait, and then others at the terminal tear no line. What is drawn on it, or echoed, need not.
+    if let Some(terminal) = sink.blocking()
+        && engine == Engine::Uring
+        && buffer.bytes()[range.clone()].contains(&b'\n')
+    {
+        return Op::write(terminal, buffer, range).on_worker();
+    }
     match sink.kind() {
         Kind::File => Op::write_file(sink.fd(), buffer, range),
         _ if sink.is_nonblocking() => {
