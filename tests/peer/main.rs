@@ -17,6 +17,7 @@ mod pingpong;
 mod refuse;
 mod runtime;
 mod setting;
+mod terminal;
 mod witness;
 
 use std::error::Error;
@@ -64,6 +65,8 @@ settings
                                        refuse=ERRNO:CALL+CALL subreaper
   fuse DIR BYTES SIZE COMMAND...       COMMAND beside a filesystem at DIR: source has BYTES and says SIZE, sink fails at
                                        close, slow takes nothing before ./go exists
+  fuse DIR BYTES SIZE COMMAND...       COMMAND beside a filesystem at DIR: source has BYTES and says SIZE, sink fails at close
+  terminal COMMAND...                  COMMAND on a terminal: keys from stdin, the screen to stdout
   connect PATH COMMAND...              COMMAND with stdin and stdout on a Unix socket
   listen PATH COMMAND...               the same, for the first that connects
 sizes take K, M and G
@@ -117,6 +120,7 @@ fn run(role: &str, arguments: Vec<OsString>) -> Outcome {
         "exit" => Ok(number(arguments.first())? as i32),
         "die" => witness::die(arguments),
         "with" => setting::with(arguments),
+        "terminal" => terminal::terminal(arguments),
         "fuse" => fuse::serve(arguments),
         "connect" => setting::connect(arguments),
         "listen" => setting::listen(arguments),
