@@ -65,7 +65,6 @@ settings
                                        refuse=ERRNO:CALL+CALL subreaper
   fuse DIR BYTES SIZE COMMAND...       COMMAND beside a filesystem at DIR: source has BYTES and says SIZE, sink fails at
                                        close, slow takes nothing before ./go exists
-  fuse DIR BYTES SIZE COMMAND...       COMMAND beside a filesystem at DIR: source has BYTES and says SIZE, sink fails at close
   terminal COMMAND...                  COMMAND on a terminal: keys from stdin, the screen to stdout
   connect PATH COMMAND...              COMMAND with stdin and stdout on a Unix socket
   listen PATH COMMAND...               the same, for the first that connects
