@@ -339,10 +339,13 @@ impl Buffered {
                 Step::Continue
             }
             // A hang-up without input: nothing ever came.
-            TransferResult::Moved(_) => {
-                self.source_ended = true;
-                self.end_if_drained(link)
-            }
+            TransferResult::Moved(_) => match link.hung_up() {
+                Step::End(End::Failed(_)) => self.read_failed(Errno::EBADF, link),
+                _ => {
+                    self.source_ended = true;
+                    self.end_if_drained(link)
+                }
+            },
             TransferResult::Failed(_) | TransferResult::Refused => {
                 self.read_failed(result.errno(), link)
             }

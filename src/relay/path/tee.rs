@@ -190,7 +190,7 @@ impl Teed {
         match result {
             // A hang-up without input: the source has ended, and all of it has moved on.
             TransferResult::Moved(events) if events & PollFlags::POLLIN.bits() as u32 == 0 => {
-                Step::End(End::Delivered)
+                link.hung_up()
             }
             TransferResult::Failed(_) | TransferResult::Refused => link.read_failed(result.errno()),
             _ => Step::Continue,
