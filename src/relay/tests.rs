@@ -328,6 +328,8 @@ impl Trial {
             Event::Text(on) => {
                 self.relay.set_text(if on { TextSwitch::On } else { TextSwitch::Off });
             }
+            // As the session does.
+            Event::Leave if !self.relay.is_silent() => {}
             Event::Leave => {
                 self.injected.left = true;
                 self.relay.leave(&mut self.ring).expect("leave");
