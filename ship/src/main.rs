@@ -10,7 +10,6 @@ mod cursor;
 mod cut;
 mod directory;
 mod feed;
-mod ledger;
 mod link;
 mod notice;
 mod pause;

@@ -20,7 +20,6 @@ pub use crate::cli::choices::{
 };
 pub use crate::observe::Level;
 pub use copies::{CopyTo, Moved, Rotation, Target, Tee, TeeFailure, TeeOpen};
-pub use effect::refuse_beside_question;
 pub use memory::{Banner, Memory};
 pub use node::NodePreload;
 pub use observe::{ControlMode, Observe, ProgressLine, Stats, StatusRequest, Unit};
@@ -160,7 +159,7 @@ impl Config {
     /// # Errors
     /// One line for what cannot be.
     pub fn new(cli: Cli, stdin_is: StdinIs, machine: &Machine) -> Result<Config, Error> {
-        let observe = Observe::new(&cli.observe, &cli.given);
+        let observe = Observe::new(&cli.observe);
         let output = Output {
             text: Text::of_streams(&cli, machine)?,
             tee: Tee::new(&cli, machine)?,

@@ -4,9 +4,6 @@
 //! goes out in one send that cannot block, and the connection is closed. So one that stays silent costs
 //! nothing, and one that floods is answered a few times per interval. Only the owner and root get in,
 //! by the directory's mode and again by SO_PEERCRED.
-//!
-//! Most commands are over within milliseconds, and making a name in a directory costs more than all else that is done
-//! for them. So the directory is looked at when the run begins, and the socket is made once the run has lasted.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -23,7 +20,9 @@ use nix::sys::signal::kill;
 use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
 use nix::unistd::{Pid, geteuid};
 
-use super::runtime_directory::{SUFFIX, all_sockets, clean_dead, directory, is_private};
+use super::runtime_directory::{
+    SUFFIX, clean_dead, directory, is_private, sockets, unnamed_sockets,
+};
 use crate::error::Error;
 use crate::ring::{Fd, Op, Operation, Ring, Token};
 
@@ -31,22 +30,9 @@ use crate::ring::{Fd, Op, Operation, Ring, Token};
 const ANSWERS: u32 = 8;
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A run that is over sooner has no socket.
-const YOUNG: Duration = Duration::from_millis(10);
-
-/// What becomes of a run's status socket.
-#[derive(Debug)]
-pub(crate) enum StatusServer {
-    /// There is none, and there will be none.
-    Absent,
-    /// It is to be made then, in this directory, which is private.
-    Due(Instant, PathBuf),
-    Listening(Listening),
-}
-
 /// The listening socket of this run. Its file goes with it.
 #[derive(Debug)]
-pub(crate) struct Listening {
+pub(crate) struct StatusServer {
     listener: UnixListener,
     fd: Fd,
     path: PathBuf,
@@ -57,68 +43,16 @@ pub(crate) struct Listening {
 }
 
 impl StatusServer {
-    /// Makes the directory for the socket, or finds it, and removes what is dead there.
-    ///
-    /// # Errors
-    /// What the system says, or that the directory is one that others than this user can enter.
-    pub(crate) fn prepare(now: Instant) -> Result<StatusServer, Error> {
-        let directory = directory();
-        make_private(&directory).map_err(|error| refused(&directory, error))?;
-        clean(&directory);
-        Ok(StatusServer::Due(now + YOUNG, directory))
-    }
-
-    /// Makes the socket when it is time, and keeps it polled.
-    ///
-    /// # Errors
-    /// Only if the ring itself fails. What keeps the socket from being made is in the answer.
-    pub(crate) fn advance(
-        &mut self,
-        ring: &mut Ring,
-        now: Instant,
-    ) -> io::Result<Result<(), Error>> {
-        if let StatusServer::Due(due, directory) = self
-            && *due <= now
-        {
-            match Listening::open(directory) {
-                Ok(listening) => *self = StatusServer::Listening(listening),
-                Err(error) => {
-                    *self = StatusServer::Absent;
-                    return Ok(Err(error));
-                }
-            }
-        }
-        match self {
-            StatusServer::Listening(listening) => listening.advance(ring, now).map(Ok),
-            StatusServer::Absent | StatusServer::Due(..) => Ok(Ok(())),
-        }
-    }
-
-    /// When something has to be done though nobody connects.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        match self {
-            StatusServer::Absent => None,
-            StatusServer::Due(due, _) => Some(*due),
-            StatusServer::Listening(listening) => listening.deadline(),
-        }
-    }
-
-    /// Answers whoever has connected. The answer is made once, if anybody is there to hear it.
-    pub(crate) fn answer(&mut self, make: impl FnOnce() -> String) {
-        if let StatusServer::Listening(listening) = self {
-            listening.answer(make);
-        }
-    }
-}
-
-fn refused(directory: &Path, error: io::Error) -> Error {
-    Error::os(format!("listen in {}", directory.display()), error)
-}
-
-impl Listening {
     /// Makes the socket, in a directory that only this user can enter.
-    fn open(directory: &Path) -> Result<Listening, Error> {
-        let tried = |error| refused(directory, error);
+    ///
+    /// # Errors
+    /// What the system says, or that the directory is not private.
+    pub(crate) fn open() -> Result<StatusServer, Error> {
+        let directory = directory();
+        let tried =
+            |error: io::Error| Error::os(format!("listen in {}", directory.display()), error);
+        make_private(&directory).map_err(tried)?;
+        clean(&directory);
         let pid = std::process::id();
         // Listens before it gets its name, so that a named socket that refuses is a dead one.
         let (unnamed, path) =
@@ -136,11 +70,14 @@ impl Listening {
             tried(error)
         })?;
         let until = Instant::now() + INTERVAL;
-        Ok(Listening { listener, fd, path, polled: false, answered: 0, until })
+        Ok(StatusServer { listener, fd, path, polled: false, answered: 0, until })
     }
 
     /// Keeps the socket polled, unless it has given enough answers for now.
-    fn advance(&mut self, ring: &mut Ring, now: Instant) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Only if the ring itself fails.
+    pub(crate) fn advance(&mut self, ring: &mut Ring, now: Instant) -> io::Result<()> {
         if now >= self.until {
             (self.answered, self.until) = (0, now + INTERVAL);
         }
@@ -153,11 +90,12 @@ impl Listening {
     }
 
     /// When the socket can be polled again.
-    fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         (!self.polled).then_some(self.until)
     }
 
-    fn answer(&mut self, make: impl FnOnce() -> String) {
+    /// Answers whoever has connected. The answer is made once, if anybody is there to hear it.
+    pub(crate) fn answer(&mut self, make: impl FnOnce() -> String) {
         self.polled = false;
         let (mut make, mut answer) = (Some(make), String::new());
         while let Some(client) = self.next_client() {
@@ -191,7 +129,7 @@ impl Listening {
     }
 }
 
-impl Drop for Listening {
+impl Drop for StatusServer {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -212,7 +150,7 @@ fn make_private(directory: &Path) -> io::Result<()> {
 
 /// Removes sockets that nobody listens on any more.
 fn clean(directory: &Path) {
-    for (pid, path) in all_sockets(directory) {
+    for (pid, path) in sockets(directory).chain(unnamed_sockets(directory)) {
         // Only who has no process is asked: a live session would answer, and a stopped one not at all.
         let gone = kill(Pid::from_raw(pid as i32), None);
         if gone == Err(Errno::ESRCH) {

@@ -48,7 +48,7 @@ pub(crate) enum MonitorEvent {
     Continued,
     /// The child has ended.
     Ended(Exit),
-    /// The last message has been sent.
+    /// The farewell has been sent.
     HangUpAnnounced,
 }
 

@@ -138,7 +138,10 @@ impl Shared {
         match result {
             TransferResult::Moved(moved) => {
                 self.chunk.start += moved as usize;
-                link.delivered_from_buffer(moved);
+                let counters = &mut link.counters;
+                counters.operations += 1;
+                counters.bytes += u64::from(moved);
+                counters.copied += u64::from(moved);
                 self.copies.iter_mut().for_each(|copy| copy.pass(moved.into()));
                 Step::Continue
             }
