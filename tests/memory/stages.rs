@@ -1,5 +1,6 @@
 //! A child that grows: stages in order, effects in mid-stream, and back.
 
+use std::io::Write;
 use std::time::Duration;
 
 use crate::harness::{Engine, Launch, on_both_engines};
@@ -16,6 +17,26 @@ on_both_engines!(
 );
 
 const THRESHOLDS: &str = "--attention=30M --pressure=60M --critical=120M --emergency=1G";
+
+/// A child that grows by one stage each time when the last one has been told, lets go of it all, and writes on until that
+/// has been told as well.
+fn through_the_stages(engine: Engine, flags: &str) -> Finished {
+    let (reader, mut orders) = std::io::pipe().expect("pipe");
+    let nproxy = Launch::nproxy(engine).words(THRESHOLDS).words(flags);
+    let run = nproxy.words("-- peer resize").stdin(reader).start();
+    let told = run.stderr.as_ref().expect("captured");
+    let shown = run.stdout.as_ref().expect("captured");
+    let some_lines = || shown.wait_for_bytes(shown.so_far().digest.bytes + 500);
+    some_lines();
+    let steps = [(40, "attention"), (80, "pressure"), (140, "critical"), (0, "monitoring")];
+    for (mib, stage) in steps {
+        writeln!(orders, "{mib}").expect("the child reads");
+        told.wait_for(&format!("nproxy: memory: {stage}"), 1);
+        some_lines();
+    }
+    drop(orders);
+    run.finish()
+}
 
 /// A child that grows to 160 MiB at 160 MiB a second, keeps that for 300 ms, and writes for 3.5 s more.
 fn growing(engine: Engine, flags: &str) -> Finished {
@@ -64,7 +85,7 @@ fn expect_on_off_on(finished: &Finished, runs: &[(bool, usize)]) {
 }
 
 fn transform_goes_off_and_comes_back_at_line_starts(engine: Engine) {
-    let finished = growing(engine, "--text=transform --timestamp= --line-numbers");
+    let finished = through_the_stages(engine, "--text=transform --timestamp= --line-numbers");
     finished.expect_code(0);
     expect_rise_and_fall(&finished);
     let text = finished.stdout.text();
@@ -79,7 +100,7 @@ fn transform_goes_off_and_comes_back_at_line_starts(engine: Engine) {
 }
 
 fn strip_goes_off_and_comes_back_with_no_sequence_torn(engine: Engine) {
-    let finished = growing(engine, "--text=strip-ansi");
+    let finished = through_the_stages(engine, "--text=strip-ansi");
     finished.expect_code(0);
     expect_rise_and_fall(&finished);
     let text = finished.stdout.text();
@@ -98,7 +119,7 @@ fn a_screen_goes_off_and_comes_back_with_no_line_torn(engine: Engine) {
     let directory = tempfile::tempdir().expect("directory");
     let log = directory.path().join("log");
     let flags = format!("--text=screen --tee-text=screen --tee {}", log.display());
-    let finished = growing(engine, &flags);
+    let finished = through_the_stages(engine, &flags);
     finished.expect_code(0);
     expect_rise_and_fall(&finished);
     let text = finished.stdout.text();
@@ -116,7 +137,7 @@ fn a_screen_goes_off_and_comes_back_with_no_line_torn(engine: Engine) {
 }
 
 fn text_stays_with_degrade_never(engine: Engine) {
-    let finished = growing(engine, "--text=strip-ansi --degrade=never");
+    let finished = through_the_stages(engine, "--text=strip-ansi --degrade=never");
     finished.expect_code(0);
     expect_rise_and_fall(&finished);
     finished.expect(!finished.stdout.text().contains('\x1b'), "expected every sequence stripped");

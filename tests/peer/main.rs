@@ -95,6 +95,7 @@ fn run(role: &str, arguments: Vec<OsString>) -> Outcome {
         "read" => flow::read(arguments),
         "hash" => flow::hash(arguments),
         "grow" => memory::grow(arguments),
+        "resize" => memory::resize(arguments),
         "hold" => memory::hold(arguments),
         "queue" => memory::queue(arguments),
         "gather" => memory::gather(arguments),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -49,13 +50,38 @@ pub(crate) fn grow(arguments: Vec<OsString>) -> Outcome {
             Some(since) if since >= hold => blocks.clear(),
             _ => {}
         }
-        // The sequence is torn between two writes.
-        out.write_all(format!("line {line} \x1b[3").as_bytes())?;
-        out.flush()?;
-        std::thread::sleep(Duration::from_millis(5));
-        out.write_all(b"1mred\x1b[0m\n")?;
+        write_torn(&mut out, line)?;
     }
     Ok(0)
+}
+
+/// Keeps as many MiB as the newest line of stdin says, and writes a numbered, coloured line every 5 ms until stdin ends.
+pub(crate) fn resize(_: Vec<OsString>) -> Outcome {
+    let (orders, ordered) = std::sync::mpsc::channel::<usize>();
+    std::thread::spawn(move || {
+        for line in io::stdin().lines().map_while(Result::ok) {
+            let _ = line.parse().map(|mib| orders.send(mib));
+        }
+    });
+    let mut blocks: Vec<Vec<u8>> = Vec::new();
+    let mut out = io::stdout();
+    for line in 0u64.. {
+        match ordered.try_recv() {
+            Ok(mib) => blocks.resize_with(mib, || resident(MIB)),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => break,
+        }
+        write_torn(&mut out, line)?;
+    }
+    Ok(0)
+}
+
+/// A line, with its first sequence torn between two writes.
+fn write_torn(out: &mut impl Write, line: u64) -> io::Result<()> {
+    out.write_all(format!("line {line} \x1b[3").as_bytes())?;
+    out.flush()?;
+    std::thread::sleep(Duration::from_millis(5));
+    out.write_all(b"1mred\x1b[0m\n")
 }
 
 /// RESIDENT BYTES [MS [BEFORE-MS]]: takes the memory, waits for BEFORE-MS, writes, and keeps the memory for MS.
