@@ -31,16 +31,12 @@ on_both_engines![
 
 /// A grandchild that keeps the pipe open is left after 200 ms of silence, and named.
 fn holder_is_left_and_named(engine: Engine) {
-    // The best of three, for other tests use the same processors.
-    let mut fastest = Duration::MAX;
-    for _ in 0..3 {
-        let run = Launch::nproxy(engine).args(["sh", "-c", "sleep 60 & echo hi"]).start();
-        let sleeper = run.process("sleep 60");
-        let run = finish_with_one_left(run, sleeper);
-        run.expect_code(0).expect_output("hi\n").expect_one_line(&[&sleeper.to_string(), "sleep"]);
-        fastest = fastest.min(run.elapsed);
-    }
-    assert!(fastest < Duration::from_secs(1), "it took {fastest:?} to return");
+    let run = Launch::nproxy(engine).args(["sh", "-c", "sleep 60 & echo hi"]).start();
+    let sleeper = run.process("sleep 60");
+    let run = finish_with_one_left(run, sleeper);
+    run.expect_code(0).expect_output("hi\n").expect_one_line(&[&sleeper.to_string(), "sleep"]);
+    // Long before the sleeper's end, however busy the machine is.
+    run.expect(run.elapsed < Duration::from_secs(30), "it was waited for");
 }
 
 /// The status is still the child's.
