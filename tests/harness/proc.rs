@@ -94,18 +94,16 @@ pub(crate) fn children(pid: i32) -> Vec<i32> {
 
 #[track_caller]
 pub(crate) fn only_child(pid: i32) -> i32 {
-    // One that has ended is a throw-away leader of the child's group.
+    // One that ends at once is a throw-away leader of the child's group: it may still be seen.
     let alive =
         || children(pid).into_iter().filter(|child| state(*child) != 'Z').collect::<Vec<_>>();
-    until(&format!("a child of {}", describe(pid)), || match alive()[..] {
-        [] => None,
+    let only = || match alive()[..] {
         // Between fork and exec the child still is nproxy by name.
         [child] => (command_line(child) != command_line(pid)).then_some(child),
-        _ => panic!(
-            "more than one child: {:?}",
-            children(pid).into_iter().map(describe).collect::<Vec<_>>()
-        ),
-    })
+        _ => None,
+    };
+    let seen = || children(pid).into_iter().map(describe).collect::<Vec<_>>().join("; ");
+    until_or(&format!("one child of {}", describe(pid)), only, seen)
 }
 
 /// A number from /proc/PID/status, such as VmRSS (KiB) or Threads.
