@@ -120,7 +120,7 @@ fn transform(criterion: &mut Criterion) {
         ),
     ];
     for (id, escapes, transform) in cases {
-        let modes = Modes { escapes, transform, ..Modes::default() };
+        let modes = Modes { escapes, transform };
         group.bench_function(id, |bench| {
             bench.iter(|| run(&modes, black_box(&corpus), &mut output))
         });

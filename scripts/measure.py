@@ -6,14 +6,18 @@ a machine that is busy with something else is busy for all of them then.
 """
 
 import csv
+import errno
+import fcntl
 import os
 import resource
 import select
 import shutil
 import signal
 import statistics
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -21,8 +25,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-NPROXY = str(TARGET / "release" / "nproxy")
+# Another program than the one built here, to be measured in its place.
+NPROXY = os.environ.get("NPROXY_BIN", str(TARGET / "release" / "nproxy"))
 PEER = str(TARGET / "release" / "examples" / "peer")
+# Peers that come from crates.io, as `cargo install --root` leaves them.
+CRATES = TARGET / "bench-peers"
 
 # io_uring bounds its kernel workers by the limit on the user's processes: a mistake must not take the machine.
 PROCESS_LIMIT = 2000
@@ -128,6 +135,49 @@ def flow(writer, relay, reader, limit):
     return ended[-1].at - began, ended[0], ended[1] if relay else None, ended[-1]
 
 
+def at_terminal(argv, limit):
+    """Runs a command on a terminal of its own that is read at once. Returns the seconds until it has ended and all that
+    it wrote is read, and its user and system time."""
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    began = time.perf_counter()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        fcntl.ioctl(follower, termios.TIOCSCTTY, 0)
+        for number in range(3):
+            os.dup2(follower, number)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.execvp(argv[0], argv)
+    os.close(follower)
+    deadline = time.monotonic() + limit
+    try:
+        while select.select([leader], [], [], max(0, deadline - time.monotonic()))[0]:
+            if not os.read(leader, 1 << 16):
+                break
+        else:
+            os.kill(pid, signal.SIGKILL)
+    except OSError as error:
+        # Nobody has the other end any more.
+        if error.errno != errno.EIO:
+            raise
+    wall = time.perf_counter() - began
+    _, status, usage = os.wait4(pid, 0)
+    os.close(leader)
+    if status != 0:
+        raise Failed(f"{' '.join(argv)}: status {os.waitstatus_to_exitcode(status)}")
+    return wall, usage.ru_utime + usage.ru_stime
+
+
+def threads(pid):
+    """How many threads a process has at this moment, kernel workers included."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("Threads:")), 0)
+
+
 def output_of(argv, limit=120):
     """What a command prints."""
     done = subprocess.run(argv, stdout=subprocess.PIPE, timeout=limit, check=True, text=True)
@@ -189,10 +239,11 @@ def say(text):
 
 
 def prepare():
-    """Builds what is measured, and bounds what a mistake can do."""
+    """Builds what is measured, unless NPROXY_BIN names it, and bounds what a mistake can do."""
     build = ["cargo", "build", "--quiet", "--release"]
-    subprocess.run(build, cwd=ROOT, check=True)
-    subprocess.run([*build, "--examples"], cwd=ROOT, check=True)
+    if "NPROXY_BIN" not in os.environ:
+        subprocess.run(build, cwd=ROOT, check=True)
+        subprocess.run([*build, "--example", "peer"], cwd=ROOT, check=True)
     _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     limit = PROCESS_LIMIT if hard == resource.RLIM_INFINITY else min(PROCESS_LIMIT, hard)
     resource.setrlimit(resource.RLIMIT_NPROC, (limit, hard))
@@ -210,6 +261,20 @@ def find(program, package, install=False):
         return True
     say(f"skipped: {program} is not installed (Debian: {package})")
     return False
+
+
+def find_crate(program, crate, version, install=False):
+    """The path of a peer from crates.io, or nothing. Built in our target directory if it is missing and that was asked
+    for: it never replaces what the system has of that name."""
+    path = CRATES / "bin" / program
+    if not path.exists() and install:
+        say(f"building {crate} {version}")
+        get = ["cargo", "install", "--quiet", "--root", str(CRATES), "--version", version, crate]
+        subprocess.run(get, cwd=ROOT, check=False)
+    if path.exists():
+        return str(path)
+    say(f"skipped: {crate} {version} is not built (with --install it is)")
+    return None
 
 
 def version_of(argv):
@@ -246,6 +311,12 @@ def machine(versions, load=None):
         f"* nproxy at {revision or 'an unknown revision'}; " + "; ".join(versions),
     ]
     return "\n".join(lines) + "\n"
+
+
+def use_processors(count):
+    """Leaves this script and all that it starts so many processors, the first ones: other machines are smaller."""
+    if count is not None:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def size(word):

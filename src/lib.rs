@@ -62,6 +62,10 @@ pub fn run() -> Exit {
             return Exit::Status(STATUS_FAILED);
         }
     };
+    if let Err(why) = config::refuse_beside_question(&cli) {
+        notice::error(&why);
+        return Exit::Status(STATUS_FAILED);
+    }
     if let Some(shell) = cli.completions {
         return print(&Cli::completion_script(shell));
     }

@@ -5,6 +5,7 @@
 use std::fmt::Display;
 use std::io::Write;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::Verbosity;
 use crate::units::harmless;
@@ -79,6 +80,22 @@ pub(crate) fn release() {
     }
 }
 
+/// Whether the last that a stream has sent to where our stderr goes was no whole line.
+static LINE_IS_OPEN: AtomicBool = AtomicBool::new(false);
+
+/// A stream goes where our stderr goes, and this is the last byte that it has sent there.
+pub(crate) fn stream_sent(last: u8) {
+    LINE_IS_OPEN.store(last != b'\n', Ordering::Relaxed);
+}
+
+/// What has to stand in front of a line of ours: a newline, if a stream has left its own unfinished.
+pub(crate) fn line_start() -> &'static str {
+    match LINE_IS_OPEN.swap(false, Ordering::Relaxed) {
+        true => "\n",
+        false => "",
+    }
+}
+
 fn line(text: &dyn Display) {
     print(format!("nproxy: {}", harmless(&text.to_string())));
 }
@@ -94,6 +111,7 @@ fn print(mut text: String) {
         }
         return;
     }
+    text.insert_str(0, line_start());
     text.push('\n');
     // One write, so that lines of several processes stay whole. A stderr that is gone cannot be told.
     let _ = std::io::stderr().write_all(text.as_bytes());

@@ -83,6 +83,14 @@ pub fn clock(seconds: f64) -> String {
     }
 }
 
+/// The same of a time in a sentence, with tenths where a clock would show nothing: `0.3 s`.
+pub fn elapsed(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 1.0 => format!("{seconds:.1} s"),
+        seconds => clock(seconds),
+    }
+}
+
 /// Text without control characters: what would move the cursor is shown as `\u{…}`.
 pub fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -158,5 +166,7 @@ mod tests {
             assert_eq!(span(seconds), text);
         }
         assert_eq!(clock(7.9), "0:07");
+        assert_eq!(elapsed(Duration::from_millis(320)), "0.3 s");
+        assert_eq!(elapsed(Duration::from_millis(7900)), "0:07");
     }
 }

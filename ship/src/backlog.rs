@@ -1,5 +1,5 @@
-//! What there is to ship of one path, and what of it has been shipped: the directory on one side, the cursor on the
-//! other.
+//! What there is to ship of one path: the files in its directory, each known again whatever it is called now, beside what
+//! the ledger says of them.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -11,15 +11,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::config::Shipped;
-use crate::cursor::{Cursor, Known, Record};
+use crate::cursor::Known;
 use crate::directory::{Form, Found, scan, stem_of};
-use crate::notice::{Failure, Trouble, say};
+use crate::ledger::Ledger;
+use crate::notice::{Failure, say};
 use crate::segment::SegmentId;
 use crate::source::{Prefix, Source};
 use crate::stats::{Counters, add};
-
-/// How often the cursor is written while messages flow. What it is behind is refused as duplicates after a crash.
-const SAVE: Duration = Duration::from_millis(250);
 
 /// How often the directory is looked at while there is enough to do.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,9 +31,7 @@ const REMEMBERED: usize = 64;
 /// The segments of one path.
 pub(crate) struct Backlog {
     path: PathBuf,
-    cursor: Cursor,
-    /// What is written down.
-    pub(crate) record: Record,
+    pub(crate) ledger: Ledger,
     shipped: Shipped,
     counters: Arc<Counters>,
     found: Vec<(SegmentId, Found)>,
@@ -44,10 +40,6 @@ pub(crate) struct Backlog {
     /// between two looks.
     current: Option<(SegmentId, File)>,
     looked: Option<Instant>,
-    saved: Instant,
-    unsaved: bool,
-    disk_full: bool,
-    trouble: Trouble,
 }
 
 impl Backlog {
@@ -58,21 +50,15 @@ impl Backlog {
         shipped: Shipped,
         counters: Arc<Counters>,
     ) -> Result<Self, Failure> {
-        let (cursor, record) = Cursor::open(cursor)?;
         Ok(Backlog {
             path: path.to_owned(),
-            cursor,
-            record,
+            ledger: Ledger::open(cursor)?,
             shipped,
             counters,
             found: Vec::new(),
             missing: HashMap::new(),
             current: None,
             looked: None,
-            saved: Instant::now(),
-            unsaved: true,
-            disk_full: false,
-            trouble: Trouble::default(),
         })
     }
 
@@ -119,7 +105,8 @@ impl Backlog {
         let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = name.strip_suffix(" (deleted)").unwrap_or(&name);
         let stem = stem_of(&self.path, name);
-        let known = self.record.segments.iter_mut().find(|k| k.id == *id && k.stem.is_none());
+        let known =
+            self.ledger.record.segments.iter_mut().find(|k| k.id == *id && k.stem.is_none());
         if let (Some(stem), Some(known)) = (stem, known) {
             known.stem = Some(stem);
             if let Ok(metadata) = file.metadata() {
@@ -146,7 +133,7 @@ impl Backlog {
     /// its segment is not.
     fn recognise(&mut self, file: &Found, files: &HashSet<SegmentId>) -> Option<SegmentId> {
         let missing = |k: &Known| !files.contains(&k.id);
-        let segments = &mut self.record.segments;
+        let segments = &mut self.ledger.record.segments;
         let mut index = segments.iter().position(|k| k.id == file.id);
         if index.is_none() && file.form != Form::Plain {
             index =
@@ -168,7 +155,7 @@ impl Backlog {
         match index {
             Some(index) => {
                 let known = &mut segments[index];
-                self.unsaved |= known.stem != file.stem;
+                self.ledger.unsaved |= known.stem != file.stem;
                 known.stem.clone_from(&file.stem);
                 if file.form == Form::Plain || known.size == 0 {
                     known.size = file.size;
@@ -186,7 +173,7 @@ impl Backlog {
                     done: false,
                     lost: false,
                 });
-                self.unsaved = true;
+                self.ledger.unsaved = true;
                 Some(file.id.clone())
             }
         }
@@ -198,10 +185,10 @@ impl Backlog {
         let gone = |known: &Known| !present.contains(&known.id);
         let (missing, now) = (&mut self.missing, Instant::now());
         missing.retain(|id, _| {
-            !present.contains(id) && self.record.segments.iter().any(|k| k.id == *id)
+            !present.contains(id) && self.ledger.record.segments.iter().any(|k| k.id == *id)
         });
         let mut lost = Vec::new();
-        for known in self.record.segments.iter().filter(|k| gone(k)) {
+        for known in self.ledger.record.segments.iter().filter(|k| gone(k)) {
             if known.done && known.stem.is_some() {
                 continue;
             }
@@ -210,16 +197,16 @@ impl Backlog {
                 lost.push(known.clone());
             }
         }
-        let remembered = self.record.segments.iter().filter(|k| gone(k) && k.done).count();
+        let remembered = self.ledger.record.segments.iter().filter(|k| gone(k) && k.done).count();
         let mut forget = remembered.saturating_sub(REMEMBERED);
-        self.record.segments.retain(|known| {
+        self.ledger.record.segments.retain(|known| {
             let old = known.done && forget > 0 && gone(known);
             forget -= usize::from(old);
             !old && lost.iter().all(|l| l.id != known.id)
         });
         for known in lost {
-            self.unsaved = true;
-            self.record.planned.clear();
+            self.ledger.unsaved = true;
+            self.ledger.record.planned.clear();
             self.gap(&known, "was removed before it was shipped");
         }
     }
@@ -238,6 +225,7 @@ impl Backlog {
     /// Deletes what has been shipped, once that is written down or cannot be for lack of room.
     fn sweep(&mut self) {
         let done: HashSet<SegmentId> = self
+            .ledger
             .record
             .segments
             .iter()
@@ -248,10 +236,10 @@ impl Backlog {
         if self.shipped == Shipped::Keep || !self.found.iter().any(|(id, f)| shipped(id, f)) {
             return;
         }
-        self.save();
+        self.ledger.save();
         // On a full disk it is the deleting that makes room for the cursor. A crash in between costs a false word about
         // a segment that is gone, no line.
-        if self.unsaved && !self.disk_full {
+        if self.ledger.unsaved && !self.ledger.disk_full {
             return;
         }
         self.found.retain(|(id, file)| {
@@ -266,20 +254,21 @@ impl Backlog {
             }
             false
         });
-        self.save();
+        self.ledger.save();
     }
 
     /// The oldest segment that has not been shipped completely.
     pub(crate) fn next(&self) -> Option<(Known, Found)> {
         self.found.iter().find_map(|(id, file)| {
-            let known = self.record.segments.iter().find(|k| k.id == *id && !k.done)?;
+            let known = self.ledger.record.segments.iter().find(|k| k.id == *id && !k.done)?;
             Some((known.clone(), file.clone()))
         })
     }
 
     /// The segments that have not been shipped, with their sizes.
     pub(crate) fn unshipped(&self) -> HashMap<SegmentId, u64> {
-        let undone = |id: &SegmentId| self.record.segments.iter().any(|k| k.id == *id && !k.done);
+        let undone =
+            |id: &SegmentId| self.ledger.record.segments.iter().any(|k| k.id == *id && !k.done);
         self.found
             .iter()
             .filter(|(id, _)| undone(id))
@@ -294,7 +283,7 @@ impl Backlog {
 
     /// A segment's name for messages.
     pub(crate) fn name(&self, id: &SegmentId) -> String {
-        let known = self.record.segments.iter().find(|k| k.id == *id);
+        let known = self.ledger.record.segments.iter().find(|k| k.id == *id);
         match known.and_then(|k| k.stem.clone()) {
             Some(stem) => self.path.with_file_name(stem).display().to_string(),
             None => self.path.display().to_string(),
@@ -306,45 +295,26 @@ impl Backlog {
         let lag = self.unshipped().into_iter().map(|(id, size)| match open {
             Some((open, left)) if *open == id => left,
             _ => size.saturating_sub(
-                self.record.segments.iter().find(|k| k.id == id).map_or(0, |k| k.offset),
+                self.ledger.record.segments.iter().find(|k| k.id == id).map_or(0, |k| k.offset),
             ),
         });
         self.counters.lag_bytes.store(lag.sum(), Ordering::Relaxed);
     }
 
-    /// `prefix` of `id` is acknowledged now, by the message that the stream has as `sequence`.
-    pub(crate) fn acknowledged(&mut self, id: &SegmentId, prefix: Prefix, sequence: u64) {
-        if let Some(known) = self.record.segments.iter_mut().find(|k| k.id == *id) {
-            known.offset = prefix.len;
-            known.crc = prefix.crc;
-        }
-        if sequence > self.record.sequence {
-            self.record.sequence = sequence;
-        }
-        if !self.record.planned.is_empty() {
-            self.record.planned.remove(0);
-        }
-        self.unsaved = true;
-    }
-
     /// All of `id` is acknowledged, and nothing will be added to it.
     pub(crate) fn finish(&mut self, id: &SegmentId) {
-        if let Some(known) = self.record.segments.iter_mut().find(|k| k.id == *id) {
+        if let Some(known) = self.ledger.revise(id) {
             known.done = true;
             add(&self.counters.segments, 1);
-            self.record.planned.clear();
-            self.unsaved = true;
         }
     }
 
     /// The rest of `id` cannot be read.
     pub(crate) fn lose(&mut self, id: &SegmentId, why: &io::Error) {
-        if let Some(known) = self.record.segments.iter_mut().find(|k| k.id == *id) {
+        if let Some(known) = self.ledger.revise(id) {
             known.done = true;
             known.lost = true;
             let known = known.clone();
-            self.record.planned.clear();
-            self.unsaved = true;
             self.gap(&known, &format!("cannot be read ({why})"));
         }
     }
@@ -355,62 +325,10 @@ impl Backlog {
             "{}: it no longer begins with what was shipped of it; it is shipped anew",
             self.name(id)
         ));
-        if let Some(known) = self.record.segments.iter_mut().find(|k| k.id == *id) {
+        if let Some(known) = self.ledger.revise(id) {
             known.generation += 1;
             known.offset = 0;
             known.crc = 0;
-        }
-        self.record.planned.clear();
-        self.unsaved = true;
-    }
-
-    /// Before anything is sent: what the stream holds behind `sequence` may be ours.
-    pub(crate) fn begin_at(&mut self, sequence: Option<u64>) {
-        let Some(sequence) = sequence.or_else(|| (!self.record.begun).then_some(0)) else { return };
-        if !self.record.begun {
-            self.record.begun = true;
-            self.record.sequence = sequence;
-            self.unsaved = true;
-            self.save();
-        } else if sequence < self.record.sequence {
-            // The stream is a new one under the same name.
-            self.record.sequence = sequence;
-            self.unsaved = true;
-        }
-    }
-
-    /// Writes down how the next messages are cut, before they are sent.
-    pub(crate) fn plan(&mut self, lengths: Vec<usize>) {
-        self.record.planned = lengths;
-        self.unsaved = true;
-        self.save();
-    }
-
-    /// Writes the cursor if that has not been done for a while.
-    pub(crate) fn save_if_due(&mut self) {
-        if self.saved.elapsed() >= SAVE {
-            self.save();
-        }
-    }
-
-    /// Writes the cursor. If that fails, shipping goes on: what is sent twice after a crash is refused.
-    pub(crate) fn save(&mut self) {
-        if !self.unsaved {
-            return;
-        }
-        self.saved = Instant::now();
-        match self.cursor.save(&mut self.record) {
-            Ok(()) => {
-                self.unsaved = false;
-                self.disk_full = false;
-                self.trouble.over("write the cursor");
-            }
-            Err(error) => {
-                let kind = error.kind();
-                self.disk_full =
-                    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-                self.trouble.met(format!("write the cursor: {error}"));
-            }
         }
     }
 }

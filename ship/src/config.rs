@@ -163,7 +163,8 @@ impl Config {
             }
             Identity::Token(token) => ConnectOptions::with_token(token),
             Identity::Nkey(seed) => ConnectOptions::with_nkey(seed),
-            Identity::Credentials(text) => ConnectOptions::with_credentials(&text)
+            // The last line of a file may be the one that ends the key: it is only found with its newline.
+            Identity::Credentials(text) => ConnectOptions::with_credentials(&(text + "\n"))
                 .map_err(|e| Failure::new("read the credentials", e))?,
         };
         options = options.name("nproxy-ship").require_tls(self.tls.required);

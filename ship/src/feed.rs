@@ -133,7 +133,7 @@ impl Feed {
                 }
             }
             let Some(reader) = &mut self.reader else { return Ok(Next::Wait) };
-            let mut planned = self.backlog.record.planned.clone();
+            let mut planned = self.backlog.ledger.record.planned.clone();
             let pieces = match reader.pieces(rule, self.count, &mut planned) {
                 Ok(pieces) => pieces,
                 Err(error) => {
@@ -210,9 +210,9 @@ impl Feed {
         let lengths: Vec<usize> =
             pieces.iter().map(|p| usize::try_from(p.len()).unwrap_or(usize::MAX)).collect();
         if plan {
-            self.backlog.plan(lengths);
-        } else if !self.backlog.record.planned.is_empty() {
-            self.backlog.record.planned = lengths;
+            self.backlog.ledger.plan(lengths);
+        } else if !self.backlog.ledger.record.planned.is_empty() {
+            self.backlog.ledger.record.planned = lengths;
         }
         let segment = match reader.generation {
             0 => format!("{}-{}", self.origin, reader.id),
@@ -260,7 +260,7 @@ impl Feed {
     fn finish(&mut self) {
         if let Some(reader) = self.reader.take() {
             self.backlog.finish(&reader.id);
-            self.backlog.save();
+            self.backlog.ledger.save();
         }
     }
 
@@ -279,13 +279,13 @@ impl Feed {
             let counters = &self.counters;
             add(if answer.duplicate { &counters.duplicates } else { &counters.published }, 1);
             add(&counters.bytes, message.piece.len());
-            let behind = !answer.duplicate && answer.sequence < self.backlog.record.sequence;
+            let behind = !answer.duplicate && answer.sequence < self.backlog.ledger.record.sequence;
             add(&counters.out_of_order, u64::from(behind));
             let prefix = reader.acknowledged(&message.piece);
-            self.backlog.acknowledged(&reader.id, prefix, answer.sequence);
+            self.backlog.ledger.acknowledged(&reader.id, prefix, answer.sequence);
         }
         if count > 0 {
-            self.backlog.save_if_due();
+            self.backlog.ledger.save_if_due();
         }
         count
     }
@@ -301,7 +301,7 @@ impl Feed {
     pub(crate) fn cut_anew(&mut self) {
         self.advance();
         self.window = Window::default();
-        self.backlog.record.planned.clear();
+        self.backlog.ledger.record.planned.clear();
         if self.reader.as_mut().is_some_and(|reader| !reader.rewind()) {
             self.reader = None;
         }

@@ -10,6 +10,7 @@ mod cursor;
 mod cut;
 mod directory;
 mod feed;
+mod ledger;
 mod link;
 mod notice;
 mod pause;

@@ -91,7 +91,7 @@ impl Shipper {
         counters: Arc<Counters>,
     ) -> Result<Self, Failure> {
         let feed = Feed::new(&config, path, Arc::clone(&counters))?;
-        let record = &feed.backlog.record;
+        let record = &feed.backlog.ledger.record;
         let unsure = record.begun.then(|| {
             let written = UNIX_EPOCH + Duration::from_secs(record.written);
             SystemTime::now().duration_since(written).unwrap_or_default()
@@ -133,14 +133,14 @@ impl Shipper {
             // The client's tasks, and what is queued on them, end with the runtime.
             let ended = runtime.block_on(self.connection(&mut stop));
             self.counters.connected.store(0, Ordering::Relaxed);
-            self.feed.backlog.save_if_due();
+            self.feed.backlog.ledger.save_if_due();
             if ended != Ended::Broken {
                 break ended;
             }
         };
         // Twice: what was finished last is deleted once that is written down.
         let _ = self.feed.look();
-        self.feed.backlog.save();
+        self.feed.backlog.ledger.save();
         self.feed.measure_lag();
         if ended == Ended::GaveUp {
             self.feed.leave_behind(self.trouble.reason().unwrap_or("nothing succeeds"));
@@ -184,7 +184,7 @@ impl Shipper {
         match look_up(link, &self.subject).await {
             Lookup::Facts(facts) => {
                 self.facts = facts;
-                self.feed.backlog.begin_at(self.facts.last);
+                self.feed.backlog.ledger.begin_at(self.facts.last);
             }
             Lookup::None => {
                 let why = no_stream(&self.subject);
@@ -206,7 +206,7 @@ impl Shipper {
         if age < memory / 2 {
             return;
         }
-        let sequence = self.feed.backlog.record.sequence;
+        let sequence = self.feed.backlog.ledger.record.sequence;
         let held = match self.facts.name.clone() {
             Some(stream) => stored_since(link, &stream, &self.subject, sequence).await,
             None => None,
@@ -288,7 +288,7 @@ impl Shipper {
         }
         match result {
             Ok(stream) => {
-                self.feed.backlog.record.stream = stream;
+                self.feed.backlog.ledger.record.stream = stream;
                 // Slowly: a cluster that was slow a moment ago would only be left and found again.
                 self.ack_timeout = (self.ack_timeout * 9 / 10).max(self.config.ack_timeout);
                 self.trouble.over(&format!("publish to {}", self.subject));
@@ -345,7 +345,7 @@ impl Shipper {
         self.trouble.met(why);
         // Segments that come and go meanwhile are to be known.
         let _ = self.feed.look();
-        self.feed.backlog.save_if_due();
+        self.feed.backlog.ledger.save_if_due();
         if self.is_out_of_patience() {
             return Ended::GaveUp;
         }
@@ -365,7 +365,7 @@ impl Shipper {
     /// Waits until there may be something to ship.
     async fn wait(&mut self, link: &mut Link, stop: &mut Stop) -> Step {
         self.trouble.over(&format!("publish to {}", self.subject));
-        self.feed.backlog.save();
+        self.feed.backlog.ledger.save();
         if self.is_out_of_patience() {
             self.trouble.met("the last segment is finished, but somebody still has it open".into());
             return Step::Leave(Ended::GaveUp);

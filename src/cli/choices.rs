@@ -88,7 +88,7 @@ pub enum OutputError {
     /// They end with it, and a copy that cannot be opened is an error
     #[default]
     Exit,
-    /// They are completed, and a copy that cannot be opened is only told
+    /// They are completed, and a copy that cannot be opened is left out
     Warn,
 }
 

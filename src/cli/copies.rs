@@ -29,7 +29,11 @@ pub struct CopyFlags {
     ///
     /// Collectors and commands: `wait=TIME` is how long the end of the run waits for one that takes nothing (10s);
     /// `restart=on-failure` starts a command again that ends early. A collector that is absent or goes away is connected
-    /// again when it is back; until then `full` says whether everything waits for it.
+    /// again when it is back; until then `full` says whether everything waits for it. With `spool=DIR[:MAX]` (tcp: and unix:) the
+    /// copy goes through files in DIR, which must exist and serves one run at a time: the collector may be away while MAX
+    /// bytes wait (1G), then `full` counts. After a lost connection the last 16 MiB that were sent are sent again, more if the
+    /// collector's system may hold more, from the start of a line. What is left at the end stays in DIR, and the next run
+    /// with it sends it first.
     #[arg(long, value_name = "TARGET", env = "NPROXY_TEE")]
     pub tee: Vec<OsString>,
 
@@ -68,7 +72,8 @@ pub struct CopyFlags {
     /// If a copy is too slow: block (wait) or drop bytes
     ///
     /// What to do when a copy cannot keep up: let everything wait for it, or drop bytes from this copy only. The
-    /// output itself never loses a byte.
+    /// output itself never loses a byte. With `drop` the run does not wait for the reader of a FIFO either, which may
+    /// come later.
     #[arg(
         long,
         value_enum,
@@ -81,7 +86,8 @@ pub struct CopyFlags {
     /// If the output fails: exit, or warn and complete the copies
     ///
     /// What becomes of the copies when stdout or stderr cannot be written any more, in the spirit of tee -p. With `warn`
-    /// the command goes on and its copies are completed, and a copy that cannot be opened is told and left out.
+    /// the command goes on and its copies are completed, and a copy that cannot be opened is left out, with a
+    /// message.
     #[arg(
         long,
         value_enum,

@@ -15,7 +15,7 @@ use crate::relay::{OnFull, Stream};
 use crate::units::{read_size, read_time};
 
 /// The keys, and whether each takes a value.
-const KEYS: [(&str, Takes); 12] = [
+const KEYS: [(&str, Takes); 13] = [
     ("append", Takes::Nothing),
     ("text", Takes::Value),
     ("streams", Takes::Value),
@@ -28,6 +28,7 @@ const KEYS: [(&str, Takes); 12] = [
     ("reopen", Takes::Nothing),
     ("wait", Takes::Value),
     ("restart", Takes::Value),
+    ("spool", Takes::Value),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct Keys {
     pub wait: Option<Duration>,
     /// Whether a command is started again.
     pub restart: Option<Restart>,
+    /// Where a collector's absence is bridged, and by how many bytes at the most.
+    pub spool: Option<(OsString, Option<u64>)>,
 }
 
 /// Divides what was said into the target's name and the keys.
@@ -129,6 +132,10 @@ impl Keys {
             ("wait", _) => self.wait = Some(read_time(needed()?)?),
             ("compress", _) => self.compress = Some(one(needed()?)?),
             ("restart", _) => self.restart = Some(one(needed()?)?),
+            ("spool", _) => {
+                needed()?;
+                self.spool = value.map(spool);
+            }
             ("keep", _) => {
                 let count = needed()?.parse();
                 self.keep = Some(count.map_err(|_| "expected a number of segments".to_owned())?);
@@ -143,6 +150,19 @@ fn size(text: &str) -> Result<u64, String> {
     match read_size(text)? {
         0 => Err("expected more than 0".to_owned()),
         bytes => Ok(bytes),
+    }
+}
+
+/// `DIR:MAX`, or `DIR` alone; a colon is part of the name unless a size follows.
+fn spool(value: &OsStr) -> (OsString, Option<u64>) {
+    let bytes = value.as_bytes();
+    let divided = bytes.iter().rposition(|byte| *byte == b':').and_then(|at| {
+        let max = size(std::str::from_utf8(&bytes[at + 1..]).ok()?).ok()?;
+        Some((&bytes[..at], max)).filter(|(directory, _)| !directory.is_empty())
+    });
+    match divided {
+        Some((directory, max)) => (OsStr::from_bytes(directory).to_owned(), Some(max)),
+        None => (value.to_owned(), None),
     }
 }
 
@@ -193,6 +213,20 @@ mod tests {
         let (_, keys) = divided("log,text=strip-ansi+transform,streams=stderr");
         assert_eq!(keys.text, Some(vec![TextMode::StripAnsi, TextMode::Transform]));
         assert_eq!(keys.streams, Some(vec![Stream::Stderr]));
+    }
+
+    #[test]
+    fn a_spool_is_a_directory_and_a_size() {
+        for (word, directory, max) in [
+            ("tcp:h:1,spool=/d", "/d", None),
+            ("tcp:h:1,spool=/d:64M", "/d", Some(64 << 20)),
+            ("tcp:h:1,spool=/d:e,wait=1s", "/d:e", None),
+            ("tcp:h:1,spool=/d:e:5K", "/d:e", Some(5 << 10)),
+            ("tcp:h:1,spool=/a,b:0", "/a,b:0", None),
+        ] {
+            let expected = Some((OsString::from(directory), max));
+            assert_eq!(divided(word).1.spool, expected, "{word}");
+        }
     }
 
     #[test]

@@ -22,6 +22,11 @@ impl Given {
     pub fn contains(&self, flag: &str) -> bool {
         self.0.iter().any(|given| given == flag)
     }
+
+    /// All of them, in the order in which help shows them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
 }
 
 /// `--stats json`, where `--stats=json` was meant: a value that would be taken for the command. A command

@@ -112,7 +112,7 @@ pub struct Cli {
 
     /// The command to run, with its arguments
     ///
-    /// Options end at the first word that is none; everything from there on is the command's. Without a command
+    /// Options end where the command begins; everything from there on is the command's. Without a command
     /// nproxy relays its stdin to its stdout.
     #[arg(trailing_var_arg = true, value_name = "COMMAND", help_heading = None::<&str>, hide_short_help = true)]
     pub command: Vec<OsString>,

@@ -1,4 +1,4 @@
-//! Flags that say what is recorded of a run, and where it is told.
+//! Flags that say what is recorded of a run, and where that is reported.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::values::{pid, some_time};
 use crate::observe::Level;
 use crate::units::read_size;
 
-/// What is recorded of a run, and where it is told.
+/// What is recorded of a run, and where that is reported.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Statistics and reports")]
 pub struct ObserveFlags {
@@ -26,6 +26,8 @@ pub struct ObserveFlags {
     pub stats_file: Option<OsString>,
 
     /// Show a progress line on stderr
+    ///
+    /// --progress alone means `auto`: the line would not go together with output on the same terminal.
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "auto", env = "NPROXY_PROGRESS")]
     pub progress: Option<ProgressMode>,
 
@@ -70,7 +72,8 @@ pub struct ObserveFlags {
 
     /// Write a report to DIR if the command crashes
     ///
-    /// That is, if it dies of a fault, an abort or a kill. The directory is made if need be.
+    /// That is, if it dies of a fault, an abort or a kill. A missing directory is made; one that cannot be used is refused at the
+    /// start.
     #[arg(long, value_name = "DIR", env = "NPROXY_CRASH_DIR")]
     pub crash_dump: Option<OsString>,
 

@@ -72,7 +72,7 @@ pub struct TextFlags {
     ///
     /// `{stream}`, `{pid}`, `{host}` and `{command}` stand for stdout or stderr, the command's process, this machine and
     /// the program; braces are doubled to stand for themselves. The text comes after the timestamp, if there is one.
-    /// Asks for `transform` where neither --text nor --tee-text says anything.
+    /// A line that one stream leaves unfinished is continued by what the other writes, as without nproxy. Asks for `transform` where neither --text nor --tee-text says anything.
     #[arg(long, value_name = "TEXT", env = "NPROXY_PREFIX")]
     pub prefix: Option<String>,
 

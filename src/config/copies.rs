@@ -19,6 +19,9 @@ const MOST_TARGETS: usize = 200;
 /// How long the end of a run waits for a copy that takes nothing, if nothing is said.
 const WAIT: Duration = Duration::from_secs(10);
 
+/// How many bytes may wait in a spool, if nothing is said.
+const SPOOL: u64 = 1 << 30;
+
 /// Copies of the streams.
 #[derive(Debug)]
 pub struct Tee {
@@ -49,6 +52,17 @@ pub struct CopyTo {
     pub wait: Duration,
     /// Whether a command is started again.
     pub restart: Restart,
+    /// Where what a collector has not got is kept.
+    pub spool: Option<SpoolAt>,
+}
+
+/// A spool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolAt {
+    /// The directory, which exists.
+    pub directory: OsString,
+    /// The most bytes that may wait in it to be sent.
+    pub max: u64,
 }
 
 /// When a copy's file is finished, and how many finished ones there may be.
@@ -154,6 +168,9 @@ impl CopyTo {
         if keys.restart.is_some() && !matches!(target, Target::Command(_)) {
             return refused("restart is for commands");
         }
+        if keys.spool.is_some() && !matches!(target, Target::Tcp(_) | Target::Unix(_)) {
+            return refused("spool is for tcp: and unix:");
+        }
         if let Some(rotation) = &rotation {
             rotation.check().map_err(|why| Error::usage(format!("--tee {}", show(word)), why))?;
         }
@@ -169,6 +186,9 @@ impl CopyTo {
             moved: if keys.reopen { Moved::Reopened } else { Moved::Followed },
             wait: keys.wait.unwrap_or(WAIT),
             restart: keys.restart.unwrap_or_default(),
+            spool: keys
+                .spool
+                .map(|(directory, max)| SpoolAt { directory, max: max.unwrap_or(SPOOL) }),
         })
     }
 }

@@ -83,6 +83,31 @@ const NEEDS: [Need; 8] = [
     },
 ];
 
+/// Questions that are answered instead of a run, and the only flags that mean something beside them.
+const QUESTIONS: [(&str, &[&str]); 2] =
+    [("completions", &[]), ("status", &["status-format", "quiet", "verbose"])];
+
+/// Refuses what was asked for beside a question: there is no run in which it could happen.
+///
+/// # Errors
+/// One line that names it.
+pub fn refuse_beside_question(cli: &Cli) -> Result<(), String> {
+    let Some((question, beside)) = QUESTIONS.iter().find(|(flag, _)| cli.given.contains(flag))
+    else {
+        return Ok(());
+    };
+    let useless = cli.given.iter().filter(|flag| flag != question && !beside.contains(flag));
+    let mut useless: Vec<String> = useless.map(|flag| format!("--{flag}")).collect();
+    useless.extend(cli.command.first().map(|word| word.to_string_lossy().into_owned()));
+    match useless.len() {
+        0 => Ok(()),
+        1 => Err(format!("{} has no effect with --{question}: nothing is run", useless[0])),
+        _ => {
+            Err(format!("{} have no effect with --{question}: nothing is run", useless.join(", ")))
+        }
+    }
+}
+
 /// What to say of the flags, one line each.
 pub(super) fn remarks(cli: &Cli) -> Vec<String> {
     let mut remarks = Vec::new();
@@ -189,9 +214,32 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_run_beside_a_question() {
+        let asked = |line: &str| {
+            let words = format!("nproxy {line}").split(' ').map(Into::into).collect();
+            refuse_beside_question(&Cli::parse_words(words).expect("parse"))
+        };
+        for line in ["true", "--tee=x true", "--status", "--status=5 -v --status-format=json"] {
+            assert_eq!(asked(line), Ok(()), "{line}");
+        }
+        assert_eq!(asked("--completions=bash"), Ok(()));
+        for (line, useless) in [
+            ("--status --tee=x", "--tee has"),
+            ("--tee=x --status --pty=never", "--tee, --pty have"),
+            ("--status --completions=bash", "--status has"),
+            ("--completions=bash --stats", "--stats has"),
+            ("--completions=bash true", "true has"),
+        ] {
+            let said = asked(line).unwrap_err();
+            assert!(said.starts_with(useless), "{line}: {said}");
+        }
+    }
+
+    #[test]
     fn only_flags_that_exist_are_looked_for() {
         let definition = Cli::definition(Detail::Full);
-        for flag in NEEDS.iter().flat_map(|need| need.flags) {
+        let questions = QUESTIONS.iter().flat_map(|(flag, beside)| beside.iter().chain([flag]));
+        for flag in NEEDS.iter().flat_map(|need| need.flags).chain(questions) {
             assert!(definition.get_arguments().any(|arg| arg.get_long() == Some(flag)), "{flag}");
         }
     }

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::cli::ObserveFlags;
 use crate::cli::choices::{ProgressMode, StatsFormat, StatusFormat};
+use crate::cli::{Given, ObserveFlags};
 use crate::observe::Level;
 pub use crate::observe::progress::Unit;
 
@@ -38,6 +38,8 @@ pub struct ProgressLine {
     pub unit: Unit,
     /// How often it changes, if that was said.
     pub interval: Option<Duration>,
+    /// It was asked for in this run, not by a habit in a variable.
+    pub asked_now: bool,
 }
 
 impl ProgressLine {
@@ -76,7 +78,7 @@ pub struct Stats {
 
 impl Observe {
     /// Makes sense of the flags.
-    pub(super) fn new(flags: &ObserveFlags) -> Observe {
+    pub(super) fn new(flags: &ObserveFlags, given: &Given) -> Observe {
         Observe {
             level: flags.observe,
             stats: Stats::new(flags),
@@ -86,6 +88,7 @@ impl Observe {
                 name: flags.progress_name.clone(),
                 unit: if flags.progress_lines { Unit::Lines } else { Unit::Bytes },
                 interval: flags.progress_interval,
+                asked_now: given.contains("progress"),
             },
             size: flags.size,
             control: if flags.no_control { ControlMode::Off } else { ControlMode::Listen },

@@ -8,7 +8,6 @@ use crate::cli::Cli;
 use crate::cli::choices::TextMode;
 use crate::error::Error;
 use crate::relay::{Kind, Stream};
-use crate::text::newline::Newlines;
 use crate::text::screen::ScreenSize;
 use crate::text::strip::{C1, CursorVisibility};
 use crate::text::transform::{Label, LineNumbers, Prefix, Zone};
@@ -140,9 +139,8 @@ impl Text {
         if let Some(prefix) = &mut transform {
             prefix.set_stream(stream.name());
         }
-        let newlines = Newlines::default();
         let any = escapes != text::Escapes::Pass || transform.is_some();
-        any.then_some(Modes { newlines, escapes, transform })
+        any.then_some(Modes { escapes, transform })
     }
 
     /// Whether it does something to one of the two output streams and not, or not the same, to the other.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
+use super::carrier::Carrier;
 use super::intake::{Intake, Taken};
 use super::pause::Pause;
 use super::writer::Work;
@@ -22,9 +23,6 @@ use crate::notice;
 use crate::process::aside::aside;
 use crate::process::child::pidfd_open;
 use crate::ring::unread;
-
-/// The most that one transfer takes, in bytes.
-const TRANSFER: u64 = 1 << 20;
 
 /// How long a command that has run counts as one that works, so that its next failure is its first.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -75,20 +73,20 @@ impl CommandCopy {
     }
 
     /// Fills the command's stdin until it takes no more or there is no more.
-    fn feed(run: &Run, intake: &Intake) -> Result<Over, Errno> {
+    fn feed(run: &Run, carrier: &mut Carrier, intake: &Intake) -> Result<Over, Errno> {
         let Some(stdin) = &run.stdin else { return Ok(Over::Command) };
         loop {
             if intake.stop.is_asked() {
                 return Ok(Over::Asked);
             }
-            match intake.splice(stdin, TRANSFER) {
+            match carrier.carry(intake, stdin.as_fd()) {
                 Ok(Taken::Bytes(bytes)) => intake.beyond.wrote(bytes as u64),
                 Ok(Taken::End) => return Ok(Over::Input),
                 Err(Errno::EPIPE) => return Ok(Over::Command),
                 Err(errno) => return Err(errno),
                 Ok(Taken::Nothing) => {
                     // Whichever it is that makes it wait.
-                    let wanted = match intake.has_bytes() {
+                    let wanted = match carrier.has_bytes(intake) {
                         true => [None, Some((stdin.as_fd(), PollFlags::POLLOUT))],
                         false => [intake.input(), Some((stdin.as_fd(), PollFlags::empty()))],
                     };
@@ -125,10 +123,10 @@ impl CommandCopy {
 impl Work for CommandCopy {
     fn run(self: Box<Self>, intake: Intake) -> Result<(), Error> {
         let tried = |error: io::Error| Error::os(format!("run {}", intake.name), error);
-        let mut pause = Pause::new();
+        let (mut pause, mut carrier) = (Pause::new(), Carrier::default());
         loop {
             let mut run = self.start().map_err(tried)?;
-            let over = CommandCopy::feed(&run, &intake)
+            let over = CommandCopy::feed(&run, &mut carrier, &intake)
                 .map_err(|errno| Error::os(format!("write to {}", intake.name), errno))?;
             if let (Over::Command, Some(stdin)) = (&over, &run.stdin) {
                 // What lies in its pipe it will not read any more.
@@ -139,7 +137,7 @@ impl Work for CommandCopy {
             match (over, self.restart) {
                 (Over::Input | Over::Asked, _) if status.success() => return Ok(()),
                 (Over::Command, Restart::OnFailure)
-                    if !intake.stop.is_asked() && !intake.is_over() =>
+                    if !intake.stop.is_asked() && !carrier.is_over(&intake) =>
                 {
                     if run.since.elapsed() > SETTLED {
                         pause = Pause::new();

@@ -1,16 +1,17 @@
 //! What a copy's thread takes its bytes from: a pipe of its own, and the means to be woken.
 //!
-//! A splice keeps the pipe that it empties locked for as long as the sink takes, and whoever fills that pipe by tee(2)
-//! waits for the lock. So the relay of the copy fills this pipe from the one that the streams fill, and only the thread
-//! empties it: a slow disk or peer holds up nobody but its own copy.
+//! A splice keeps the pipe that it empties locked for as long as the sink takes, and whoever fills that pipe waits for the
+//! lock, whatever flags it has. So the thread first moves what is there into a hand pipe, which takes no time, and empties
+//! that into the sink: nobody else touches it, and a slow disk or peer holds up nobody but its own copy.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::fcntl::{SpliceFFlags, splice, tee};
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice, tee};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd;
@@ -18,16 +19,30 @@ use nix::unistd;
 use crate::config::Verbosity;
 use crate::relay::Beyond;
 
+/// What the hand pipe is to hold, in bytes.
+const HAND: i32 = 256 << 10;
+
 /// What a thread works with.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    pub(crate) pipe: OwnedFd,
+    /// What the copy's relay fills.
+    pipe: OwnedFd,
+    hand: Hand,
     pub(crate) stop: Arc<Stop>,
     /// Its books.
     pub(crate) beyond: Arc<Beyond>,
     /// How messages call the copy.
     pub(crate) name: String,
     pub(crate) verbosity: Verbosity,
+}
+
+/// The pipe between the intake and a sink that may take its time.
+#[derive(Debug)]
+struct Hand {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    /// Bytes in it: they come before those in the intake's pipe.
+    held: Cell<usize>,
 }
 
 /// Asks a thread to leave what it has not done.
@@ -77,13 +92,46 @@ impl Taken {
 }
 
 impl Intake {
+    /// Of a copy's bytes, which come out of `pipe`.
+    ///
+    /// # Errors
+    /// What pipe(2) says.
+    pub(crate) fn new(
+        pipe: OwnedFd,
+        stop: Arc<Stop>,
+        beyond: Arc<Beyond>,
+        name: String,
+        verbosity: Verbosity,
+    ) -> Result<Intake, Errno> {
+        let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC)?;
+        // One that stays small is as good, only slower.
+        let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(HAND));
+        let hand = Hand { reader, writer, held: Cell::new(0) };
+        Ok(Intake { pipe, hand, stop, beyond, name, verbosity })
+    }
+
     /// Moves up to `most` bytes into `sink` inside the kernel. Does not wait for the pipe.
     ///
     /// # Errors
-    /// What splice(2) says of the sink.
+    /// What splice(2) says of the sink. What it has not taken comes next, whatever asks for it.
     pub(crate) fn splice(&self, sink: impl AsFd, most: u64) -> Result<Taken, Errno> {
-        let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
-        Taken::of(splice(&self.pipe, None, sink, None, most as usize, flags))
+        let Hand { reader, writer, held } = &self.hand;
+        if held.get() == 0 {
+            match Taken::of(restart(|| move_pages(&self.pipe, writer, most as usize)))? {
+                Taken::Bytes(bytes) => held.set(bytes),
+                nothing => return Ok(nothing),
+            }
+        }
+        let most = held.get().min(most as usize);
+        match restart(|| move_pages(reader, &sink, most)) {
+            // The hand pipe does not end: this is a sink that takes no more.
+            Ok(0) => Err(Errno::ENOSPC),
+            Ok(bytes) => {
+                held.set(held.get() - bytes);
+                Ok(Taken::Bytes(bytes))
+            }
+            Err(errno) => Taken::of(Err(errno)),
+        }
     }
 
     /// Reads what is there.
@@ -91,9 +139,25 @@ impl Intake {
     /// # Errors
     /// What read(2) says.
     pub(crate) fn read(&self, into: &mut [u8]) -> Result<Taken, Errno> {
+        let Hand { reader, held, .. } = &self.hand;
+        if held.get() > 0 {
+            let taken = Taken::of(unistd::read(reader, into));
+            if let Ok(Taken::Bytes(bytes)) = taken {
+                held.set(held.get() - bytes);
+            }
+            return taken;
+        }
         match is(self.pipe.as_fd(), PollFlags::POLLIN | PollFlags::POLLHUP) {
             true => Taken::of(unistd::read(&self.pipe, into)),
             false => Ok(Taken::Nothing),
+        }
+    }
+
+    /// The pipe that the next byte comes from.
+    fn head(&self) -> BorrowedFd<'_> {
+        match self.hand.held.get() {
+            0 => self.pipe.as_fd(),
+            _ => self.hand.reader.as_fd(),
         }
     }
 
@@ -102,7 +166,7 @@ impl Intake {
     /// # Errors
     /// What tee(2) says.
     pub(crate) fn show_first(&self, scratch: impl AsFd) -> Result<bool, Errno> {
-        match tee(&self.pipe, scratch, 1, SpliceFFlags::SPLICE_F_NONBLOCK) {
+        match tee(self.head(), scratch, 1, SpliceFFlags::SPLICE_F_NONBLOCK) {
             Ok(bytes) => Ok(bytes > 0),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
             Err(errno) => Err(errno),
@@ -116,7 +180,7 @@ impl Intake {
 
     /// Whether bytes are there.
     pub(crate) fn has_bytes(&self) -> bool {
-        is(self.pipe.as_fd(), PollFlags::POLLIN)
+        is(self.head(), PollFlags::POLLIN)
     }
 
     /// Waits until one of these is ready, the thread is asked to leave, or it is `until`. Says which are.
@@ -142,9 +206,31 @@ impl Intake {
         wanted.map(|want| want.and_then(|_| polled.next()).unwrap_or(PollFlags::empty()))
     }
 
-    /// The pipe, to be waited for.
+    /// Waits for bytes, whether the thread is asked to leave or not.
+    pub(crate) fn wait_for_bytes(&self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        let _ = poll(&mut [PollFd::new(self.head(), PollFlags::POLLIN)], limit);
+    }
+
+    /// Where the next byte comes from, to be waited for.
     pub(crate) fn input(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        Some((self.pipe.as_fd(), PollFlags::POLLIN))
+        Some((self.head(), PollFlags::POLLIN))
+    }
+}
+
+fn move_pages(from: &OwnedFd, to: impl AsFd, most: usize) -> Result<usize, Errno> {
+    let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+    splice(from, None, to, None, most, flags)
+}
+
+/// Repeats a call for as long as signals interrupt it.
+fn restart(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
     }
 }
 

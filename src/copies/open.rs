@@ -7,11 +7,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::collector::{Address, Collector};
+use super::collector::Collector;
 use super::command::CommandCopy;
 use super::journal;
+use super::late_fifo::LateFifo;
 use super::segments::Segments;
 use super::shared::SharedFile;
+use super::socket::Address;
+use super::spool::Spool;
 use super::writer::{Work, Writers};
 use crate::config::{CopyTo, Escapes, OutputError, Target, Tee, TeeOpen, Verbosity};
 use crate::error::Error;
@@ -121,8 +124,8 @@ impl Copies {
                 let work = CommandCopy::new(command.clone(), copy.restart, copy.wait);
                 Ok(Opened::Work(Box::new(work)))
             }
-            Target::Unix(path) => Ok(collector(Address::Unix(path.into()), Vec::new())),
-            Target::Tcp(address) => Ok(collector(Address::resolve(address)?, Vec::new())),
+            Target::Unix(path) => self.open_address(Address::Unix(path.into()), copy),
+            Target::Tcp(address) => self.open_address(Address::resolve(address)?, copy),
             Target::Journal(name) => {
                 Ok(collector(Address::Unix(journal::SOCKET.into()), journal::header(name)))
             }
@@ -139,7 +142,19 @@ impl Copies {
         }
     }
 
-    /// Opening a FIFO waits for its reader, as `tee FIFO` does, unless nothing may hold the run up.
+    fn open_address(&mut self, address: Address, copy: &CopyTo) -> io::Result<Opened> {
+        let Some(at) = &copy.spool else { return Ok(collector(address, Vec::new())) };
+        let directory = Path::new(&at.directory);
+        let spool = Spool::open(directory, at.max, address).map_err(|error| {
+            let why = Error::os(format!("spool {}", directory.display()), error);
+            io::Error::other(why.to_string())
+        })?;
+        let name = directory.display().to_string();
+        self.files.push((name, Endpoint::new(spool.file().as_fd().try_clone_to_owned()?)?));
+        Ok(Opened::Work(Box::new(spool)))
+    }
+
+    /// Opening a FIFO waits for its reader, as `tee FIFO` does, unless nothing may hold the run up: then a thread waits.
     fn open_path(&mut self, path: &Path, copy: &CopyTo, name: &str) -> io::Result<Opened> {
         let waits = match copy.on_full {
             OnFull::Block => 0,
@@ -152,8 +167,15 @@ impl Copies {
         options.custom_flags(libc::O_NOCTTY | waits);
         // Reading is only for the last byte of a segment, and need not be allowed.
         let file = match segments {
-            true => options.clone().read(true).open(path).or_else(|_| options.open(path))?,
-            false => options.open(path)?,
+            true => options.clone().read(true).open(path).or_else(|_| options.open(path)),
+            false => options.open(path),
+        };
+        let file = match file {
+            // Only the open of a FIFO that may not wait says so (fifo(7)).
+            Err(error) if waits != 0 && error.raw_os_error() == Some(libc::ENXIO) => {
+                return Ok(Opened::Work(Box::new(LateFifo::new(path.into()))));
+            }
+            file => file?,
         };
         if !file.metadata()?.is_file() {
             if segments {

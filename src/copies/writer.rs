@@ -52,7 +52,7 @@ struct Writer {
     /// How long the end of the run waits for it while it writes nothing; a file is waited for.
     wait: Option<Duration>,
     state: State,
-    /// How much it had written when that last changed, and when that was.
+    /// How far it was when that last changed, and when that was.
     seen: (u64, Instant),
 }
 
@@ -72,7 +72,7 @@ impl Writers {
     /// Takes a copy's work on. Returns its books.
     ///
     /// # Errors
-    /// What eventfd(2) says.
+    /// What eventfd(2) and pipe(2) say.
     pub(crate) fn add(
         &mut self,
         copy: usize,
@@ -84,13 +84,7 @@ impl Writers {
     ) -> io::Result<Arc<Beyond>> {
         let (stop, beyond) = (Arc::new(Stop::new()?), Arc::new(Beyond::default()));
         let (name, books) = (name.to_owned(), beyond.clone());
-        let intake = Intake {
-            pipe,
-            stop: stop.clone(),
-            beyond: beyond.clone(),
-            name: name.clone(),
-            verbosity,
-        };
+        let intake = Intake::new(pipe, stop.clone(), beyond.clone(), name.clone(), verbosity)?;
         let state = State::Ready(work, Box::new(intake));
         let seen = (0, Instant::now());
         self.writers.push(Writer { copy, name, stop, beyond, wait, state, seen });
@@ -189,7 +183,7 @@ impl Writers {
     fn leave_stalled(&mut self, relays: &[Relay], over: bool, asked_to_end: bool, now: Instant) {
         let copies = || relays.iter().filter(|relay| relay.role() == Role::Copy);
         for writer in &mut self.writers {
-            let written = writer.beyond.bytes();
+            let written = writer.beyond.progress();
             let more = || copies().nth(writer.copy).is_some_and(has_more);
             if written != writer.seen.0 || !(over || more()) {
                 writer.seen = (written, now);
@@ -212,7 +206,7 @@ impl Writers {
 
     /// The streams are over: what is waited for counts from now.
     pub(crate) fn restart_patience(&mut self, now: Instant) {
-        self.writers.iter_mut().for_each(|writer| writer.seen = (writer.beyond.bytes(), now));
+        self.writers.iter_mut().for_each(|writer| writer.seen = (writer.beyond.progress(), now));
     }
 
     /// When one that gets nowhere is given up.
@@ -233,7 +227,7 @@ pub(crate) fn only_copies_are_left(relays: &[Relay]) -> bool {
 /// Whether bytes wait for the thread behind a copy's relay.
 fn has_more(copy: &Relay) -> bool {
     let handed = copy.counters().bytes;
-    copy.beyond().is_some_and(|beyond| beyond.bytes() + beyond.lost(handed) < handed)
+    copy.beyond().is_some_and(|beyond| beyond.taken() + beyond.lost(handed) < handed)
 }
 
 /// Tells of the end of a thread, whatever it ends by.

@@ -57,8 +57,8 @@ pub(super) struct Footprint {
 }
 
 impl Footprint {
-    /// Looks closely. Where that is not allowed, as at a process with other rights, what `statm` says stands.
-    pub(super) fn look(pid: u32, now: Statm, sharing: Sharing) -> Footprint {
+    /// Measures it. Where that is not allowed, as at a process with other rights, what `statm` says stands.
+    pub(super) fn measure(pid: u32, now: Statm, sharing: Sharing) -> Footprint {
         let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).ok();
         let proportional = || sum(&read("smaps_rollup")?, &["Pss_Anon:", "Pss_Shmem:"]);
         let plain = || sum(&read("status")?, &["RssAnon:", "RssShmem:"]);
@@ -69,7 +69,7 @@ impl Footprint {
         Footprint { then: now, counted: counted.unwrap_or(now.anonymous), known: true }
     }
 
-    /// Does not look: what is shared is a file's, as it mostly is.
+    /// Does not measure: what is shared is a file's, as it mostly is.
     pub(super) fn assumed(now: Statm) -> Footprint {
         Footprint { then: now, counted: now.anonymous, known: true }
     }
@@ -84,7 +84,7 @@ impl Footprint {
         now.shared.saturating_sub(self.then.shared)
     }
 
-    /// Whether it has been looked at.
+    /// Whether it has been measured.
     pub(super) fn is_known(&self) -> bool {
         self.known
     }
@@ -139,7 +139,7 @@ mod tests {
         let now = Statm::read(&file, 4096).expect("statm");
         std::hint::black_box(&memory);
         for sharing in [Sharing::Alone, Sharing::Possible] {
-            let counted = Footprint::look(std::process::id(), now, sharing).bytes(now);
+            let counted = Footprint::measure(std::process::id(), now, sharing).bytes(now);
             assert!(counted > 32 << 20, "{sharing:?}: {counted}");
         }
     }

@@ -150,7 +150,7 @@ impl RoomWatch {
 
     /// The least room of the process with number `pid`, and the lowest limit on it, in bytes; `None` if nothing limits
     /// it, or it is gone.
-    pub fn look(&mut self, pid: u32) -> Option<(Room, u64)> {
+    pub fn read(&mut self, pid: u32) -> Option<(Room, u64)> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         if text != self.text {
             self.limited = self.hierarchies.groups(&text);

@@ -1,7 +1,7 @@
 //! Which processes are the child's: itself, what it started, what those started, and orphans of all these.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use nix::unistd::{getpgrp, getpid, getppid};
@@ -27,7 +27,16 @@ pub(super) struct Stat {
     pub(super) parent: u32,
     pub(super) group: u32,
     pub(super) session: u32,
+    pub(super) kind: Kind,
     pub(super) start: u64,
+}
+
+/// What has a number: a thread can be read by its own as a process can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Process,
+    /// Of a process, and not its first.
+    Thread,
 }
 
 impl Kin {
@@ -69,34 +78,37 @@ impl Stat {
         let fields = std::str::from_utf8(&text[name_end + 1..]).ok()?;
         let mut fields = fields.trim_start().split(' ');
         let mut field = |skip| fields.nth(skip)?.parse::<u64>().ok();
-        Some(Stat {
-            parent: field(1)? as u32,
-            group: field(0)? as u32,
-            session: field(0)? as u32,
-            start: field(15)?,
-        })
+        let (parent, group) = (field(1)? as u32, field(0)? as u32);
+        let (session, start) = (field(0)? as u32, field(15)?);
+        // Field 38 is the signal that its parent gets at its end. A thread has none, which shows as -1.
+        let kind = if fields.nth(15)? == "-1" { Kind::Thread } else { Kind::Process };
+        Some(Stat { parent, group, session, kind, start })
     }
-}
-
-pub(super) fn is_process(pid: u32) -> bool {
-    let Ok(status) = fs::read(format!("/proc/{pid}/status")) else { return false };
-    // The name in it may hold any bytes: it is cut in the middle of a character.
-    let status = String::from_utf8_lossy(&status);
-    let leader = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    leader.is_some_and(|leader| leader.trim().parse() == Ok(pid))
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::unistd::gettid;
+
     use super::*;
 
     #[test]
     fn stat_is_read_whatever_the_name() {
         let text =
-            b"7 (a) b\xff (c) S 3 5 6 34816 7 4194304 1 2 3 4 5 6 7 8 20 0 1 0 12345 4096 77 1 2";
-        let stat = Stat { parent: 3, group: 5, session: 6, start: 12345 };
+            b"7 (a) b\xff (c) S 3 5 6 34816 7 4194304 1 2 3 4 5 6 7 8 20 0 1 0 12345 4096 77 \
+            1 2 3 4 5 6 7 8 9 10 11 12 13 17 1 0\n";
+        let stat = Stat { parent: 3, group: 5, session: 6, kind: Kind::Process, start: 12345 };
         assert_eq!(Stat::parse(text), Some(stat));
         assert_eq!(Stat::parse(b"7 (a"), None);
+    }
+
+    #[test]
+    fn threads_are_told_from_processes() {
+        let own = Stat::read(std::process::id()).expect("we are here");
+        assert_eq!(own.kind, Kind::Process);
+        let thread = std::thread::spawn(|| Stat::read(gettid().as_raw() as u32)).join();
+        let thread = thread.expect("joined").expect("it is there");
+        assert_eq!((thread.kind, thread.parent), (Kind::Thread, own.parent));
     }
 
     #[test]
@@ -110,7 +122,8 @@ mod tests {
         };
         let (inside, outside) = (60, 70);
         let mut parents = HashMap::from([(INIT, false), (inside, false), (outside, true)]);
-        let orphan = Stat { parent: outside, group: 100, session: 50, start: 1001 };
+        let kind = Kind::Process;
+        let orphan = Stat { parent: outside, group: 100, session: 50, kind, start: 1001 };
         let mut is_orphan = |stat: Stat| kin.is_orphan(&stat, &mut parents);
         assert!(is_orphan(orphan));
         assert!(is_orphan(Stat { parent: std::process::id(), ..orphan }));
@@ -122,10 +135,5 @@ mod tests {
             is_orphan(Stat { parent: INIT, ..orphan }),
             std::os::unix::process::parent_id() != 1
         );
-    }
-
-    #[test]
-    fn we_are_a_process() {
-        assert!(is_process(std::process::id()));
     }
 }

@@ -19,15 +19,20 @@ use nix::time::{ClockId, clock_gettime};
 
 use group::{Hierarchies, RoomWatch};
 use policy::{
-    Changes, Effects, GateChange, Named, Outcome, Policy, Room, Sample, Settings, Source, Stage,
-    Thresholds,
+    Changes, Effects, GateChange, Named, Outcome, Policy, Room, SLOWEST, Sample, Settings, Source,
+    Stage, Thresholds,
 };
 use sample::{Sampler, Scope};
 
 /// Sampling takes about one part in so many of the time, whatever the policy wants, unless samples would then be
-/// further apart than [`RAREST`].
+/// further apart than [`RAREST`]: so much where memory is close to a threshold or grows, and so much where it is not.
 const COST_PART: u32 = 150;
+const COST_PART_FAR: u32 = 1500;
 const RAREST: Duration = Duration::from_secs(1);
+
+/// The same of looking for new processes alone. Where others fork much, most of what is looked at is theirs.
+const KIN_PART: u32 = 300;
+const KIN_PART_FAR: u32 = 3000;
 
 /// A close look at processes, and one at the room that is left, come no more often than this, and a close look takes
 /// one part in so many of the time at most.
@@ -111,6 +116,7 @@ pub struct Guard {
     rooms: RoomWatch,
     next_room: Instant,
     next_close: Instant,
+    next_kin: Instant,
     started: Instant,
     due: Instant,
     /// Mean cost of a sample.
@@ -121,8 +127,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Watches the child with number `pid`, which is not reaped. The first sample is due after the
-    /// shortest period: a child that is over sooner costs none.
+    /// Watches the child with number `pid`, which is not reaped. The first sample is due now.
     pub fn new(scope: Scope, pid: u32, bounds: Bounds, settings: Settings, now: Instant) -> Guard {
         let named = Thresholds::new(bounds.named, bounds.ceiling);
         // Out of order they are refused before anything starts.
@@ -135,8 +140,9 @@ impl Guard {
             rooms: RoomWatch::new(Hierarchies::mounted()),
             next_room: now,
             next_close: now,
+            next_kin: now,
             started: now,
-            due: now + settings.fastest,
+            due: now,
             cost: Duration::ZERO,
             last: 0,
             room: None,
@@ -153,7 +159,7 @@ impl Guard {
     pub fn sample(&mut self, output: Output, now: Instant) -> Changes {
         let began = processor_time();
         let resident = self.counted(now);
-        self.look_at_room(now);
+        self.read_room(now);
         let at = self.elapsed(now);
         let Output { source, bytes: output } = output;
         let room = self.room;
@@ -168,12 +174,31 @@ impl Guard {
         self.account.sampling += took;
         // From zero: the first sample meets cold caches.
         self.cost = (self.cost * 3 + took) / 4;
-        self.due = now + self.policy.period().max((self.cost * COST_PART).min(RAREST));
+        let part = if self.is_calm() { COST_PART_FAR } else { COST_PART };
+        self.due = now + self.policy.period().max((self.cost * part).min(RAREST));
         changes
     }
 
-    /// What is in use. Where it matters and may be much more or less than it seems, it is looked at closely.
+    /// Whether memory is far from every threshold and does not grow towards one.
+    fn is_calm(&self) -> bool {
+        self.policy.period() >= SLOWEST
+    }
+
+    /// Looks for what the child's processes have started, unless that would cost too much now.
+    fn find_new(&mut self, now: Instant) {
+        if now < self.next_kin {
+            return;
+        }
+        let began = processor_time();
+        self.sampler.find_new();
+        let took = processor_time().saturating_sub(began);
+        let part = if self.is_calm() { KIN_PART_FAR } else { KIN_PART };
+        self.next_kin = now + (took * part).min(RAREST);
+    }
+
+    /// What is in use. Where it matters and may be much more or less than it seems, it is measured closely.
     fn counted(&mut self, now: Instant) -> u64 {
+        self.find_new(now);
         let seems = self.sampler.sample();
         let matters = self.policy.is_near(seems + self.sampler.hidden());
         if !matters || !self.sampler.is_doubtful() {
@@ -183,7 +208,7 @@ impl Guard {
             return self.sampler.certain().max(self.last.min(seems));
         }
         let began = processor_time();
-        let counted = self.sampler.look_closely();
+        let counted = self.sampler.measure_closely();
         let took = processor_time().saturating_sub(began);
         self.next_close = now + APART.max(took * CLOSE_PART);
         counted
@@ -191,16 +216,16 @@ impl Guard {
 
     /// Looks at the room that is left, where the child has most of its memory. A lower limit than the one known so far
     /// moves the thresholds: the child is in a smaller group than we are.
-    fn look_at_room(&mut self, now: Instant) {
+    fn read_room(&mut self, now: Instant) {
         if now < self.next_room {
             return;
         }
         let near = self.policy.stage() >= Stage::Attention;
         self.next_room = now + if near { APART } else { ROOM_SELDOM };
         let pid = self.sampler.largest().unwrap_or(self.pid);
-        let looked = self.rooms.look(pid);
-        self.room = looked.map(|(room, _)| room);
-        if let Some((_, limit)) = looked.filter(|(_, limit)| *limit < self.bounds.ceiling)
+        let found = self.rooms.read(pid);
+        self.room = found.map(|(room, _)| room);
+        if let Some((_, limit)) = found.filter(|(_, limit)| *limit < self.bounds.ceiling)
             && let Ok(thresholds) = Thresholds::new(self.bounds.named, limit)
         {
             self.bounds.ceiling = limit;

@@ -1,10 +1,11 @@
 //! The memory of a process tree that it would give back by dying, or that of a cgroup.
 //!
 //! A known process costs one pread(2) a sample: its `statm` stays open, and reading it fails once the
-//! process is gone, whoever has its number by then. What `statm` cannot tell is looked up seldom, see `footprint`. New processes are looked for only when the last pid in
-//! `/proc/loadavg` says that something has forked, and among the new numbers only. Once known, a process
-//! counts for as long as it lives, whoever its parent becomes. Nothing here fails: what cannot be read
-//! does not count.
+//! process is gone, whoever has its number by then. What `statm` cannot tell is looked up seldom, see `footprint`.
+//! Looking for new processes is apart from that, because on a machine where others fork much it is what costs: it
+//! is done only when the last pid in `/proc/loadavg` says that something has forked, and among the new numbers only. Once
+//! known, a process counts for as long as it lives, whoever its parent becomes. Nothing here fails: what cannot be
+//! read does not count.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -16,7 +17,7 @@ use nix::unistd::{SysconfVar, getpgrp, getsid, sysconf};
 
 use super::footprint::{Footprint, Sharing, Statm};
 use super::group::Group;
-use super::kin::{Kin, Stat, is_process};
+use super::kin::{Kin, Kind, Stat};
 
 /// What is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub enum Scope {
 /// it is opened for each sample.
 const KEPT_OPEN: usize = 256;
 
-/// What may be unknown of the memory before a close look is worth it, and how large a process has to be to be looked at
+/// What may be unknown of the memory before a close measurement is worth it, and how large a process has to be to be looked at
 /// or to share memory with others: one part in so many of all.
 const DOUBT_PART: u64 = 8;
 const LARGE_PART: u64 = 16;
@@ -52,12 +53,13 @@ pub struct Sampler {
     strangers: HashSet<u32>,
     /// `/proc/loadavg`, or nothing if it cannot be read.
     forks: Option<File>,
-    /// Where the numbers stood at the last sample, and at the one before. A number is given out a moment
-    /// before its process can be found, so each is looked for in two samples.
+    /// Where the numbers stood when new processes were last looked for.
     last_pid: u32,
-    settled_pid: u32,
+    /// Numbers that were given out then without a verdict. A number is given out a moment before its process can be
+    /// found, so these are looked for once more.
+    unsettled: Vec<u32>,
     kept_open: usize,
-    /// Processes have come or gone since the last close look.
+    /// Processes have come or gone since the last close measurement.
     changed: bool,
 }
 
@@ -97,7 +99,7 @@ impl Sampler {
             // Whatever the child has started by now has a larger number, or is found at the next turn of
             // the numbers.
             last_pid: root,
-            settled_pid: root,
+            unsettled: Vec::new(),
             kept_open: kept_open(),
             changed: false,
         };
@@ -107,13 +109,10 @@ impl Sampler {
         sampler
     }
 
-    /// Takes a sample: bytes in use now, as far as is known without a close look.
+    /// Takes a sample: bytes that the known processes use now, as far as is known without a close measurement.
     pub fn sample(&mut self) -> u64 {
         if let Scope::Cgroup(group) = &self.scope {
             return group.usage().unwrap_or(0);
-        }
-        if self.scope == Scope::Tree {
-            self.look_for_new();
         }
         if self.members.iter().any(|member| member.statm.is_none()) {
             self.spare_one_fd();
@@ -150,7 +149,7 @@ impl Sampler {
         self.members.iter().map(|member| member.footprint.hidden(member.now)).sum()
     }
 
-    /// Whether a close look could tell much more than the last sample: shared pages that may be memory, or several
+    /// Whether a close measurement could tell much more than the last sample: shared pages that may be memory, or several
     /// large processes that may have theirs in common.
     pub fn is_doubtful(&self) -> bool {
         let all = self.counted();
@@ -159,13 +158,13 @@ impl Sampler {
         share || self.hidden() > all / DOUBT_PART
     }
 
-    /// Looks closely at the large ones, and counts again.
-    pub fn look_closely(&mut self) -> u64 {
+    /// Measures the large ones closely, and counts again.
+    pub fn measure_closely(&mut self) -> u64 {
         let sharing = self.sharing();
         let least = self.least_of_the_large();
         for member in &mut self.members {
             member.footprint = match member.size() >= least {
-                true => Footprint::look(member.pid, member.now, sharing),
+                true => Footprint::measure(member.pid, member.now, sharing),
                 false => Footprint::assumed(member.now),
             };
         }
@@ -228,40 +227,59 @@ impl Sampler {
         }
     }
 
-    fn look_for_new(&mut self) {
-        let Some(last) = self.forks.as_ref().and_then(last_pid) else {
-            self.strangers.clear();
-            return self.look_at(listed());
-        };
-        let before = std::mem::replace(&mut self.last_pid, last);
-        let seen = std::mem::replace(&mut self.settled_pid, before);
-        if last == seen {
+    /// Takes in what the child's processes have started since the last time. Nothing to do unless a tree is watched.
+    pub fn find_new(&mut self) {
+        if self.scope != Scope::Tree {
             return;
         }
+        let Some(last) = self.forks.as_ref().and_then(last_pid) else {
+            self.strangers.clear();
+            self.examine(listed());
+            return;
+        };
+        let seen = std::mem::replace(&mut self.last_pid, last);
+        let mut again = std::mem::take(&mut self.unsettled);
         match last.checked_sub(seen) {
-            Some(new) if new <= TRIED_SINGLY => self.look_at((seen + 1..=last).collect()),
+            Some(new) if new <= TRIED_SINGLY => {
+                again.extend(seen + 1..=last);
+                self.unsettled = self.examine(again);
+                self.unsettled.retain(|pid| *pid > seen);
+            }
             Some(_) => {
                 let all = listed();
-                self.look_at(all.clone());
+                self.examine(all.clone());
                 self.strangers =
                     all.into_iter().filter(|pid| !self.kin.pids.contains(pid)).collect();
+                // What cannot be found by now.
+                let missing = (last - TRIED_SINGLY..=last).filter(|pid| !self.is_known(*pid));
+                self.unsettled = missing.collect();
             }
             None => {
                 // The numbers began anew.
                 self.strangers.clear();
-                self.look_at(listed());
+                self.examine(listed());
             }
         }
     }
 
+    fn is_known(&self, pid: u32) -> bool {
+        self.kin.pids.contains(&pid) || self.strangers.contains(&pid)
+    }
+
     /// Takes in whoever of these belongs to the tree. A process can come before its parent here, when
-    /// numbers began anew.
-    fn look_at(&mut self, pids: Vec<u32>) {
+    /// numbers began anew. Returns those without a verdict: they cannot be found, or their parent has none.
+    fn examine(&mut self, pids: Vec<u32>) -> Vec<u32> {
+        if pids.is_empty() {
+            return pids;
+        }
         self.spare_one_fd();
-        let known = |pid: &u32| self.kin.pids.contains(pid) || self.strangers.contains(pid);
-        let unknown = pids.into_iter().filter(|pid| !known(pid));
-        let mut found: Vec<(u32, Stat)> =
-            unknown.filter_map(|pid| Some((pid, Stat::read(pid)?))).collect();
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        for pid in pids.into_iter().filter(|pid| !self.is_known(*pid)) {
+            match Stat::read(pid) {
+                Some(stat) => found.push((pid, stat)),
+                None => missing.push(pid),
+            }
+        }
         let mut parents = HashMap::new();
         loop {
             let before = found.len();
@@ -269,15 +287,22 @@ impl Sampler {
                 let ours =
                     self.kin.pids.contains(&stat.parent) || self.kin.is_orphan(stat, &mut parents);
                 // Threads take numbers too, and can be read by them.
-                if ours && is_process(*pid) {
+                if ours && stat.kind == Kind::Process {
                     self.adopt(*pid, *stat);
                 }
                 !ours
             });
             if found.len() == before {
-                return;
+                break;
             }
         }
+        // In the order of their numbers: parents come first.
+        for (pid, stat) in found {
+            if missing.contains(&stat.parent) {
+                missing.push(pid);
+            }
+        }
+        missing
     }
 }
 
@@ -378,12 +403,14 @@ mod tests {
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         tell(&mut child, &mut out, "echo started");
         let mut sampler = Sampler::new(Scope::Tree, child.id());
+        sampler.find_new();
         assert!(sampler.sample() > 0);
         assert_eq!(sampler.processes(), 1);
         // The middle shell ends before anyone looks: what it started is an orphan by then.
         let middle = "sh -c 'sleep 60 >/dev/null & echo $!'; sleep 60 >/dev/null & echo";
         let orphan: u32 = tell(&mut child, &mut out, middle).trim().parse().expect("a pid");
         tell(&mut child, &mut out, "");
+        sampler.find_new();
         sampler.sample();
         assert_eq!(sampler.processes(), 3, "the shell, its job, and the orphan");
         assert!(sampler.kin.pids.contains(&orphan));

@@ -6,6 +6,7 @@ pub mod events;
 pub mod history;
 pub mod node;
 pub mod progress;
+pub mod prometheus;
 pub mod report;
 pub mod stats;
 pub mod status;

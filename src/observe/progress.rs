@@ -38,7 +38,7 @@ impl Unit {
     }
 }
 
-/// What the line is made from, from one look to the next.
+/// What the line is made from.
 #[derive(Debug)]
 pub struct Line {
     unit: Unit,
@@ -46,15 +46,15 @@ pub struct Line {
     name: String,
     /// What there will be at the end, where that is known.
     total: Option<u64>,
-    /// When it was looked at, and what had been read by then: the last second of it.
-    looks: VecDeque<(Duration, u64)>,
+    /// At each sample its time, and what had been read by then: the last second of it.
+    samples: VecDeque<(Duration, u64)>,
 }
 
 impl Line {
     /// A line for a run that will read `total` in all.
     pub fn new(total: Option<u64>, unit: Unit, name: Option<&str>) -> Line {
         let name = name.map_or(String::new(), |name| format!("{}: ", harmless(name)));
-        Line { unit, name, total, looks: VecDeque::from([(Duration::ZERO, 0)]) }
+        Line { unit, name, total, samples: VecDeque::from([(Duration::ZERO, 0)]) }
     }
 
     /// The line after `elapsed`, when `count` has been read, in at most `columns` columns. `state` is what
@@ -66,7 +66,7 @@ impl Line {
         state: Option<String>,
         columns: usize,
     ) -> String {
-        let now = self.look(elapsed, count);
+        let now = self.sample(elapsed, count);
         let average = count as f64 / elapsed.as_secs_f64().max(1e-3);
         let mut line = format!(
             "{}{:>9} {:>8}  {}  average {}",
@@ -94,12 +94,12 @@ impl Line {
 
 impl Line {
     /// Takes note of where the run is, and returns its rate over the last second.
-    fn look(&mut self, elapsed: Duration, bytes: u64) -> f64 {
-        self.looks.push_back((elapsed, bytes));
-        while self.looks.get(1).is_some_and(|(at, _)| *at + WINDOW <= elapsed) {
-            self.looks.pop_front();
+    fn sample(&mut self, elapsed: Duration, bytes: u64) -> f64 {
+        self.samples.push_back((elapsed, bytes));
+        while self.samples.get(1).is_some_and(|(at, _)| *at + WINDOW <= elapsed) {
+            self.samples.pop_front();
         }
-        let (since, before) = self.looks.front().copied().unwrap_or_default();
+        let (since, before) = self.samples.front().copied().unwrap_or_default();
         let window = elapsed.saturating_sub(since).as_secs_f64();
         bytes.saturating_sub(before) as f64 / window.max(1e-3)
     }

@@ -91,6 +91,9 @@ pub struct CopyReport {
     /// Sent once more after a lost connection.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub resent_bytes: u64,
+    /// In the spool, and not sent yet.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spooled_bytes: u64,
 }
 
 fn is_zero(bytes: &u64) -> bool {
@@ -261,12 +264,17 @@ impl fmt::Display for Report {
         for stream in &self.streams {
             stream.write_troubles(f)?;
         }
-        for CopyReport { name, bytes, lost_bytes, .. } in &self.copies {
-            write!(f, "copy to {}: {} bytes", harmless(name), grouped(*bytes))?;
-            match lost_bytes {
-                0 => writeln!(f)?,
-                lost => writeln!(f, ", {} lost", grouped(*lost))?,
+        for copy in &self.copies {
+            write!(f, "copy to {}: {} bytes", harmless(&copy.name), grouped(copy.bytes))?;
+            let more = [
+                (copy.resent_bytes, "sent again"),
+                (copy.spooled_bytes, "in the spool"),
+                (copy.lost_bytes, "lost"),
+            ];
+            for (bytes, what) in more.iter().filter(|(bytes, _)| *bytes > 0) {
+                write!(f, ", {} {what}", grouped(*bytes))?;
             }
+            writeln!(f)?;
         }
         self.memory.iter().try_for_each(|memory| memory.write(f))
     }
@@ -432,7 +440,8 @@ memory: peak 3 MiB
             name: "a\x1b[2J".into(),
             bytes: 400,
             lost_bytes: 600,
-            resent_bytes: 0,
+            resent_bytes: 50,
+            spooled_bytes: 0,
         }];
         report.add_memory(MemoryReport {
             highest_stage: "critical",
@@ -444,7 +453,7 @@ memory: peak 3 MiB
         let text = report.to_string();
         for part in [
             "stdout: 12,345 bytes could not be delivered\n",
-            "copy to a\\u{1b}[2J: 400 bytes, 600 lost\n",
+            "copy to a\\u{1b}[2J: 400 bytes, 50 sent again, 600 lost\n",
             "stage critical, output slowed down 2 times, in vain once, out of memory once: processes were killed\n",
         ] {
             assert!(text.contains(part), "{part} in {text}");

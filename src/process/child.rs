@@ -341,8 +341,8 @@ pub(crate) fn reap_orphans(child: &Child) {
     if !inherits_orphans() {
         return;
     }
-    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    while let Ok(status) = waitid(Id::All, look) {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Ok(status) = waitid(Id::All, flags) {
         match status.pid() {
             Some(pid) if pid != child.own_process() => {
                 let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));

@@ -53,7 +53,7 @@ pub(crate) fn inherited(number: i32) -> io::Result<OwnedFd> {
 }
 
 pub(crate) fn source_end(fd: OwnedFd, stream: Stream) -> Result<Endpoint, Error> {
-    Endpoint::new(fd).map_err(|errno| examine(stream, errno))
+    Endpoint::source(fd).map_err(|errno| examine(stream, errno))
 }
 
 pub(crate) fn sink_end(fd: OwnedFd, stream: Stream) -> Result<Endpoint, Error> {

@@ -1,7 +1,6 @@
 //! What the child gets beside its streams: variables, and, between fork and exec, its cgroup and its resource limits.
 
 use std::ffi::OsString;
-use std::io;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -26,11 +25,11 @@ pub(crate) struct Confinement {
 }
 
 impl Confinement {
-    /// Takes effect on this process. Runs between fork and exec: system calls only.
+    /// Takes effect on this process. Runs in the child, in our memory: system calls only.
     ///
     /// # Errors
     /// [`NOT_ENTERED`] or [`NOT_LIMITED`].
-    pub(crate) fn apply(&self) -> io::Result<()> {
+    pub(crate) fn apply(&self) -> Result<(), Errno> {
         if let Some(entrance) = &self.entrance {
             // "0" is whoever writes it.
             write(entrance, b"0").map_err(|_| NOT_ENTERED)?;

@@ -13,4 +13,5 @@ pub(crate) mod prompt;
 pub(crate) mod signals;
 pub(crate) mod spawn;
 pub(crate) mod startup;
+mod vfork;
 pub(crate) mod waiting;

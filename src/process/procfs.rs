@@ -92,6 +92,13 @@ pub(crate) struct Holder {
     pub(crate) exiting: bool,
 }
 
+impl Holder {
+    /// Whether it has ended since.
+    pub(crate) fn has_gone(&self) -> bool {
+        stat_field(self.pid as i32, 3).is_none_or(|state: char| state == 'Z')
+    }
+}
+
 /// What somebody else may hold open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {

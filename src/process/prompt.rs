@@ -12,10 +12,10 @@ use nix::sys::stat::makedev;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::{Pid, getpgid, tcgetpgrp};
 
-/// The first and the last interval between two looks.
+/// The first and the last interval between two checks.
 const SOON: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_millis(500);
-/// Looking takes at most one part in so many of a processor's time.
+/// Checking takes at most one part in so many of a processor's time.
 const SHARE: u32 = 100;
 
 /// Looks for a prompt.
@@ -25,7 +25,7 @@ pub(crate) struct PromptWatch {
     before: Option<LocalFlags>,
     next: Instant,
     pause: Duration,
-    /// What had been printed at the last look, in bytes.
+    /// What had been printed at the last check, in bytes.
     printed: u64,
 }
 
@@ -34,12 +34,12 @@ impl PromptWatch {
         PromptWatch { before: None, next: now + SOON, pause: SOON, printed: 0 }
     }
 
-    /// When to look next.
+    /// When to check next.
     pub(crate) fn deadline(&self) -> Instant {
         self.next
     }
 
-    /// Looks, if it is time to: whether somebody in the foreground of the terminal behind `leader`, which for the command is
+    /// Checks, if it is time to: whether somebody in the foreground of the terminal behind `leader`, which for the command is
     /// `device`, asks for something. So many bytes have been `printed`.
     pub(crate) fn sees_prompt(
         &mut self,

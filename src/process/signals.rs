@@ -173,7 +173,7 @@ pub(crate) struct Inheritance {
 }
 
 impl Inheritance {
-    /// Sets this process up so. Runs between fork and exec: system calls only.
+    /// Sets this process up so. Runs in the child, in our memory: system calls only.
     ///
     /// # Errors
     /// What sigaction(2) or sigprocmask(2) says.

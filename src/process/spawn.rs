@@ -2,19 +2,20 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, c_char};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::process::{CommandExt, parent_id};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::parent_id;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::unistd::{Pid, execvpe, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgrp, getpid, setpgid, tcgetpgrp, tcsetpgrp};
 
 use super::limits::{Confinement, NOT_ENTERED, NOT_LIMITED};
 use super::signals::Inheritance;
+use super::vfork;
 use crate::config::Wrap;
 use crate::error::{Error, STATUS_NOT_EXECUTABLE, STATUS_NOT_FOUND};
 
@@ -27,6 +28,24 @@ pub(crate) struct ChildStreams {
     pub(crate) stdin_closed: bool,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+}
+
+impl ChildStreams {
+    /// Puts them where they belong, in the child.
+    fn take_effect(&self) -> Result<(), Errno> {
+        let streams = [self.stdin.as_ref(), Some(&self.stdout), Some(&self.stderr)];
+        for (number, fd) in streams.into_iter().enumerate() {
+            let Some(fd) = fd else { continue };
+            // None of them is one of the three: those are never free (`startup`).
+            // SAFETY: dup2(2) takes numbers; in the child, nothing else uses the three.
+            Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number as i32) })?;
+        }
+        if self.stdin_closed {
+            // SAFETY: as above.
+            unsafe { libc::close(0) };
+        }
+        Ok(())
+    }
 }
 
 /// Where in its terminal the child's group runs.
@@ -52,7 +71,7 @@ pub(crate) enum ProcessGroup {
 /// Runs the command, with nothing changed but what is said here.
 ///
 /// # Errors
-/// What fork(2) or execve(2) says.
+/// What clone(2) or execve(2) says.
 pub(crate) fn start(
     wrap: &Wrap,
     streams: ChildStreams,
@@ -61,68 +80,72 @@ pub(crate) fn start(
     confinement: Confinement,
 ) -> io::Result<Pid> {
     for name in wrap.withheld {
-        // Not by way of `Command`: it would make a new environment, without what is no NAME=VALUE in this one.
         // SAFETY: this process has one thread.
         unsafe { std::env::remove_var(name) };
     }
-    let mut command = Command::new(&wrap.program);
-    command.args(&wrap.arguments);
-    command.envs(confinement.variables.iter().map(|(name, value)| (name, value)));
-    if let Some(stdin) = streams.stdin {
-        command.stdin(Stdio::from(stdin));
-    }
-    command.stdout(Stdio::from(streams.stdout));
-    command.stderr(Stdio::from(streams.stderr));
-    match group {
-        ProcessGroup::Ours => {}
-        ProcessGroup::Own => _ = command.process_group(0),
-        ProcessGroup::AtTerminal(.., group) => _ = command.process_group(group.as_raw()),
-    }
-    let close_stdin = streams.stdin_closed;
-    let our_group = getpgrp();
     let nproxy = match group {
         // This is the monitor.
         ProcessGroup::AtTerminal(..) => parent_id(),
         ProcessGroup::Ours | ProcessGroup::Own => std::process::id(),
     };
-    let mut activated = activated(wrap, nproxy)?;
-    // SAFETY: this process has one thread, so between fork and exec any call is allowed.
-    unsafe {
-        command.pre_exec(move || {
-            if close_stdin {
-                libc::close(0);
-            }
-            confinement.apply()?;
-            match group {
-                // Before it can read from the terminal, which would stop it in the background.
-                ProcessGroup::Own => pass_terminal(our_group, getpid()),
-                ProcessGroup::AtTerminal(fd, Placement::Foreground, _) => take_foreground(fd)?,
-                ProcessGroup::Ours | ProcessGroup::AtTerminal(..) => {}
-            }
-            inheritance.apply().map_err(io::Error::from)?;
-            if let Some([line, environment]) = &mut activated {
-                environment.push(CString::new(format!("LISTEN_PID={}", getpid()))?);
-                execvpe(&line[0], line, environment).map_err(io::Error::from)?;
-            }
-            Ok(())
-        });
-    }
-    Ok(Pid::from_raw(command.spawn()?.id() as i32))
-}
-
-/// The command line and all but one word of the environment of a command that is handed listening sockets by systemd(1):
-/// LISTEN_PID, which names nproxy, is to name the command, and its number is not known yet (sd_listen_fds(3)).
-fn activated(wrap: &Wrap, nproxy: u32) -> io::Result<Option<[Vec<CString>; 2]>> {
-    if std::env::var("LISTEN_PID").ok() != Some(nproxy.to_string()) {
-        return Ok(None);
-    }
+    let is_activated = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == nproxy.to_string());
     let line = [&wrap.program].into_iter().chain(&wrap.arguments);
     let line = line.map(|word| CString::new(word.as_encoded_bytes()));
-    let others = std::env::vars_os().filter(|(name, _)| name != "LISTEN_PID");
-    let others = others.map(|(name, value)| {
-        CString::new([name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat())
-    });
-    Ok(Some([line.collect::<Result<_, _>>()?, others.collect::<Result<_, _>>()?]))
+    let line = line.collect::<Result<Vec<_>, _>>()?;
+    let mut changed: Vec<_> =
+        confinement.variables.iter().map(|(name, _)| name.as_os_str()).collect();
+    changed.extend(is_activated.then_some(OsStr::new("LISTEN_PID")));
+    let mut environment = inherited_environment(&changed);
+    for (name, value) in &confinement.variables {
+        environment.push(variable(name, value)?);
+    }
+    let our_group = getpgrp();
+    let mut prepare = || {
+        streams.take_effect()?;
+        match group {
+            ProcessGroup::Ours => {}
+            ProcessGroup::Own => setpgid(Pid::from_raw(0), Pid::from_raw(0))?,
+            ProcessGroup::AtTerminal(.., group) => setpgid(Pid::from_raw(0), group)?,
+        }
+        confinement.apply()?;
+        match group {
+            // Before it can read from the terminal, which would stop it in the background.
+            ProcessGroup::Own => pass_terminal(our_group, getpid()),
+            ProcessGroup::AtTerminal(fd, Placement::Foreground, _) => take_foreground(fd)?,
+            ProcessGroup::Ours | ProcessGroup::AtTerminal(..) => {}
+        }
+        inheritance.apply()?;
+        // It names nproxy and is to name the command (sd_listen_fds(3)).
+        is_activated.then(|| variable("LISTEN_PID", getpid().to_string())).transpose()
+    };
+    // SAFETY: this process has one thread.
+    Ok(unsafe { vfork::spawn(&line, &environment, &mut prepare) }?)
+}
+
+/// The environment of this process as it is, words that are no NAME=VALUE included, without these variables.
+fn inherited_environment(without: &[&OsStr]) -> Vec<CString> {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let mut words = Vec::new();
+    // SAFETY: this process has one thread, so nobody changes the array while it is read; it ends with a null pointer.
+    unsafe {
+        let mut next = environ;
+        while !next.is_null() && !(*next).is_null() {
+            let word = CStr::from_ptr(*next);
+            let name = word.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+            if !without.iter().any(|other| other.as_bytes() == name) {
+                words.push(word.to_owned());
+            }
+            next = next.add(1);
+        }
+    }
+    words
+}
+
+fn variable(name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Result<CString, Errno> {
+    let words = [name.as_ref().as_bytes(), b"=", value.as_ref().as_bytes()];
+    CString::new(words.concat()).map_err(|_| Errno::EINVAL)
 }
 
 /// Makes this process's group the foreground group of the terminal. The caller's signal mask is left
@@ -130,15 +153,12 @@ fn activated(wrap: &Wrap, nproxy: u32) -> io::Result<Option<[Vec<CString>; 2]>> 
 ///
 /// # Errors
 /// What tcsetpgrp(3) says.
-pub(crate) fn take_foreground(fd: RawFd) -> io::Result<()> {
+pub(crate) fn take_foreground(fd: RawFd) -> Result<(), Errno> {
     let mut ttou = SigSet::empty();
     ttou.add(Signal::SIGTTOU);
-    ttou.thread_block().map_err(io::Error::from)?;
+    ttou.thread_block()?;
     // SAFETY: both calls take numbers only.
-    match unsafe { libc::tcsetpgrp(fd, libc::getpgrp()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Errno::result(unsafe { libc::tcsetpgrp(fd, libc::getpgrp()) }).map(drop)
 }
 
 /// Makes `to` the terminal's foreground group if `from` is. Makes system calls only.

@@ -16,6 +16,9 @@ use nix::unistd::{Whence, lseek};
 use crate::ring::Fd;
 use crate::text::newline::Newlines;
 
+/// The device that is opened for the leader of a new pty (Documentation/admin-guide/devices.txt).
+const PTMX: (u64, u64) = (5, 2);
+
 /// What an fd refers to, as far as moving bytes is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -55,6 +58,8 @@ pub struct Endpoint {
     /// O_NONBLOCK was set before we came: the kernel answers EAGAIN where it would wait.
     nonblocking: bool,
     packets: Option<Newlines>,
+    /// Of a terminal that was opened anew without blocking: the description that we were given, if that does block.
+    blocking: Option<Fd>,
 }
 
 impl Endpoint {
@@ -82,7 +87,19 @@ impl Endpoint {
             position: Position::Shared,
             nonblocking,
             packets: None,
+            blocking: None,
         })
+    }
+
+    /// The same, for an fd about to be read from. A socket that listens never says that it cannot be read, if it is polled.
+    ///
+    /// # Errors
+    /// As [`Endpoint::new`], and ENOTCONN.
+    pub fn source(fd: OwnedFd) -> Result<Endpoint, Errno> {
+        match getsockopt(&fd, sockopt::AcceptConn) {
+            Ok(true) => Err(Errno::ENOTCONN),
+            _ => Endpoint::new(fd),
+        }
     }
 
     /// The same, for an fd about to be written to. A terminal is opened anew without blocking: a
@@ -96,14 +113,29 @@ impl Endpoint {
         if endpoint.kind != Kind::Terminal {
             return Ok(endpoint);
         }
-        let own = File::options()
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(format!("/proc/self/fd/{}", endpoint.fd.as_raw_fd()));
-        match own {
-            Ok(own) => Ok(Endpoint { fd: Rc::new(own.into()), nonblocking: true, ..endpoint }),
+        match endpoint.open_anew() {
+            Ok(own) => {
+                let blocking = (!endpoint.nonblocking).then_some(endpoint.fd);
+                let fd = Rc::new(own.into());
+                Ok(Endpoint { fd, nonblocking: true, blocking, ..endpoint })
+            }
             Err(_) => Ok(endpoint),
         }
+    }
+
+    /// A description of our own of what this is, to be written to without blocking.
+    ///
+    /// # Errors
+    /// What open(2) says, and ENXIO for the leader of a pty: by its name it would be another pty's.
+    pub fn open_anew(&self) -> std::io::Result<File> {
+        let device = fstat(&self.fd)?.st_rdev;
+        if self.kind == Kind::Terminal && (major(device), minor(device)) == PTMX {
+            return Err(Errno::ENXIO.into());
+        }
+        File::options()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
     }
 
     /// The leader of a pty of ours, opened without blocking. It must not go through [`Endpoint::sink`]: opened
@@ -116,6 +148,7 @@ impl Endpoint {
             position: Position::Shared,
             nonblocking: true,
             packets,
+            blocking: None,
         }
     }
 
@@ -175,6 +208,12 @@ impl Endpoint {
         self.kind == Kind::File && (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino)
     }
 
+    /// Whether what is written here goes where our stderr goes, as after `2>&1` and on one terminal.
+    pub fn is_stderr(&self) -> bool {
+        let (Ok(one), Ok(two)) = (fstat(&self.fd), fstat(std::io::stderr())) else { return false };
+        (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino)
+    }
+
     /// Closes it, if nothing else holds it.
     ///
     /// # Errors
@@ -191,6 +230,12 @@ impl Endpoint {
         self.kind
     }
 
+    /// A terminal's fd for writes that wait for room. The kernel lets nobody else in between the parts of such a write, and
+    /// only of such a write: one that does not wait ends where the terminal is full.
+    pub(super) fn blocking(&self) -> Option<&Fd> {
+        self.blocking.as_ref()
+    }
+
     /// Whether operations on it answer EAGAIN instead of waiting.
     pub fn is_nonblocking(&self) -> bool {
         self.nonblocking
@@ -199,6 +244,20 @@ impl Endpoint {
     /// Someone set O_NONBLOCK on the description after we had looked.
     pub(super) fn turned_nonblocking(&mut self) {
         self.nonblocking = true;
+    }
+
+    /// Whether it is open for reading.
+    pub(super) fn can_be_read(&self) -> bool {
+        self.access().is_ok_and(|access| access != OFlag::O_WRONLY)
+    }
+
+    /// Whether it is open for writing.
+    pub(super) fn can_be_written(&self) -> bool {
+        self.access().is_ok_and(|access| access != OFlag::O_RDONLY)
+    }
+
+    fn access(&self) -> Result<OFlag, Errno> {
+        Ok(flags(&self.fd)? & OFlag::O_ACCMODE)
     }
 
     /// Whether bytes wait to be read at this moment.

@@ -91,17 +91,28 @@ impl Link {
         Step::End(End::Failed(Error::os(tried, errno)))
     }
 
-    /// Which end a failed splice speaks of: a pipe as source cannot fail, so the other end did.
+    /// Which end a failed splice speaks of: a pipe as source cannot fail, so the other end did, unless it is the wrong end
+    /// of one.
     ///
     /// The kernel refuses an fd that is not open for writing (EBADF) before it looks at the source. If that has ended
     /// without a further byte, nothing is lost.
     pub(super) fn splice_failed(&self, errno: Errno) -> Step {
+        let Some(source) = &self.source else { return self.write_failed(errno) };
+        let writes = self.sink.as_ref().is_some_and(Endpoint::can_be_written);
+        match (errno, source.kind()) {
+            (Errno::EBADF, _) if !source.can_be_read() => self.read_failed(errno),
+            (Errno::EBADF, Kind::Pipe) if source.has_ended() => Step::End(End::Delivered),
+            (Errno::EBADF, _) if !writes => self.write_failed(errno),
+            (_, Kind::Pipe) => self.write_failed(errno),
+            _ => self.read_failed(errno),
+        }
+    }
+
+    /// A poll has found a source hung up, and nothing left in it. The wrong end of a pipe says the same of its reader.
+    pub(super) fn hung_up(&self) -> Step {
         match &self.source {
-            Some(source) if source.kind() != Kind::Pipe => self.read_failed(errno),
-            Some(source) if errno == Errno::EBADF && source.has_ended() => {
-                Step::End(End::Delivered)
-            }
-            _ => self.write_failed(errno),
+            Some(source) if !source.can_be_read() => self.read_failed(Errno::EBADF),
+            _ => Step::End(End::Delivered),
         }
     }
 

@@ -263,13 +263,20 @@ impl Relay {
         self.watch = Watch::Over;
         let gone = (PollFlags::POLLERR | PollFlags::POLLHUP).bits() as u32;
         match outcome {
-            Outcome::Done(events) if events & gone != 0 => match self.holds_nothing() {
-                true => self.end(End::Closed, ring),
-                false => self.end(End::ReaderLeft, ring),
-            },
+            // The wrong end of a pipe tells of its writers; what is written to it fails.
+            Outcome::Done(events) if events & gone != 0 && self.sink_can_be_written() => {
+                match self.holds_nothing() {
+                    true => self.end(End::Closed, ring),
+                    false => self.end(End::ReaderLeft, ring),
+                }
+            }
             // A peer that only stopped sending (POLLRDHUP) can still read.
             _ => Ok(()),
         }
+    }
+
+    fn sink_can_be_written(&self) -> bool {
+        self.link.sink.as_ref().is_some_and(Endpoint::can_be_written)
     }
 
     /// While leaving: bytes that came after all open the relay again, silence ends it.
@@ -559,6 +566,14 @@ impl Relay {
     /// The fd that it reads from, until it ends.
     pub fn source(&self) -> Option<&Endpoint> {
         self.link.source.as_ref()
+    }
+
+    /// The last byte that it has delivered, if that has passed through a buffer.
+    pub fn last_byte(&self) -> Option<u8> {
+        match &self.path {
+            Path::Buffered(path) => path.last(),
+            _ => None,
+        }
     }
 
     /// What it has moved so far.

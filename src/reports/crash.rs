@@ -3,16 +3,13 @@
 //! Figures, names and times only: no payload and nothing of the environment.
 
 use std::ffi::OsStr;
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::stat::{SFlag, stat};
 use nix::sys::time::TimeValLike;
-use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
 
 use super::figures::Figures;
@@ -54,7 +51,7 @@ struct CrashReport {
     usage: Usage,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<MemoryReport>,
-    /// The last looks at the command's memory, oldest first.
+    /// The last samples of the command's memory, oldest first.
     memory_history: Vec<MemorySample>,
     /// How the heaps of its Node processes have changed lately, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -136,22 +133,32 @@ pub(crate) fn report(directory: &OsStr, evidence: Evidence<'_>) -> io::Result<Op
     write(directory, &text.map_err(io::Error::other)?).map(Some)
 }
 
-/// Whether reports can be written there, as far as that can be known before there is one: the directory itself is made
-/// with the first.
+/// Whether reports can be written there: tries it, and leaves nothing behind. A directory that is missing is made with
+/// the first report.
 ///
 /// # Errors
 /// Why not.
-pub(crate) fn check_directory(directory: &Path) -> Result<(), Errno> {
-    let existing = match (stat(directory), directory.parent()) {
-        (Err(Errno::ENOENT), Some(parent)) if parent == Path::new("") => Path::new("."),
-        (Err(Errno::ENOENT), Some(parent)) => parent,
-        _ => directory,
+pub(crate) fn check_directory(directory: &Path) -> io::Result<()> {
+    let made = match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error),
     };
-    let kind = SFlag::from_bits_truncate(stat(existing)?.st_mode) & SFlag::S_IFMT;
-    if kind != SFlag::S_IFDIR {
-        return Err(Errno::ENOTDIR);
+    let name = format!(".nproxy-crash-{}", std::process::id());
+    let path = directory.join(name);
+    let tried = File::options().write(true).create_new(true).mode(0o600).open(&path);
+    if tried.is_ok() {
+        fs::remove_file(&path)?;
     }
-    access(existing, AccessFlags::W_OK | AccessFlags::X_OK)
+    if made {
+        // Another nproxy may use it by now.
+        let _ = fs::remove_dir(directory);
+    }
+    match tried {
+        // One that tried this at the same time has made it and taken it away.
+        Err(_) if !made && !directory.exists() => Ok(()),
+        tried => tried.map(drop),
+    }
 }
 
 impl CrashReport {

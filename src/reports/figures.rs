@@ -129,6 +129,7 @@ pub(crate) fn copies(relays: &[Relay]) -> Vec<CopyReport> {
         bytes: copy.beyond().map_or(copy.counters().bytes, Beyond::bytes),
         lost_bytes,
         resent_bytes: copy.beyond().map_or(0, Beyond::resent),
+        spooled_bytes: copy.beyond().map_or(0, Beyond::kept),
     });
     reports.collect()
 }

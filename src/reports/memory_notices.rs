@@ -1,8 +1,8 @@
 //! What is said to the user about the command's memory, and how often. Pure: time is handed in.
 //!
 //! A figure that swings around a threshold must not fill the screen. A line comes at most once a second and
-//! [`PER_MINUTE`] times a minute; what is held back is told later as one line, the newest. Only a stage that is higher
-//! than any before is told at once: there are four of them in a run.
+//! [`PER_MINUTE`] times a minute; what is held back is shown later as one line, the newest. Only a stage that is higher
+//! than any before is shown at once: there are four of them in a run.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -32,11 +32,11 @@ pub(crate) struct Line {
     pub(crate) stage: Option<Stage>,
 }
 
-/// Lines that were told and that wait to be.
+/// Lines that were shown and that wait to be.
 #[derive(Debug)]
 pub(crate) struct MemoryNotices {
     highest: Stage,
-    told: VecDeque<Duration>,
+    shown: VecDeque<Duration>,
     waiting: Option<Line>,
     /// Lines that a newer one has replaced.
     replaced: u32,
@@ -46,13 +46,13 @@ impl MemoryNotices {
     pub(crate) fn new() -> MemoryNotices {
         MemoryNotices {
             highest: Stage::Monitoring,
-            told: VecDeque::new(),
+            shown: VecDeque::new(),
             waiting: None,
             replaced: 0,
         }
     }
 
-    /// Takes in what has changed, and returns the line to be told now, if any.
+    /// Takes in what has changed, and returns the line to be shown now, if any.
     pub(crate) fn changed(&mut self, situation: Situation, at: Duration) -> Option<Line> {
         let highest = situation.changes.stage.map_or(self.highest, |stage| stage.to);
         let at_once = highest > self.highest;
@@ -61,21 +61,21 @@ impl MemoryNotices {
             self.replaced += u32::from(self.waiting.is_some());
             self.waiting = Some(line);
         }
-        if at_once { self.tell(at) } else { self.due(at) }
+        if at_once { self.show(at) } else { self.due(at) }
     }
 
-    /// The line that may be told now.
+    /// The line that may be shown now.
     pub(crate) fn due(&mut self, at: Duration) -> Option<Line> {
-        while self.told.front().is_some_and(|told| at.saturating_sub(*told) >= MINUTE) {
-            self.told.pop_front();
+        while self.shown.front().is_some_and(|then| at.saturating_sub(*then) >= MINUTE) {
+            self.shown.pop_front();
         }
-        let too_soon = self.told.back().is_some_and(|last| at.saturating_sub(*last) < APART);
-        if too_soon || self.told.len() >= PER_MINUTE { None } else { self.tell(at) }
+        let too_soon = self.shown.back().is_some_and(|last| at.saturating_sub(*last) < APART);
+        if too_soon || self.shown.len() >= PER_MINUTE { None } else { self.show(at) }
     }
 
-    fn tell(&mut self, at: Duration) -> Option<Line> {
+    fn show(&mut self, at: Duration) -> Option<Line> {
         let mut line = self.waiting.take()?;
-        self.told.push_back(at);
+        self.shown.push_back(at);
         match std::mem::take(&mut self.replaced) {
             0 => {}
             1 => line.text.push_str(" (and one change before)"),
@@ -190,15 +190,15 @@ mod tests {
             moved(Stage::Monitoring, Stage::Attention),
             moved(Stage::Attention, Stage::Monitoring),
         );
-        let mut told: Vec<u64> = Vec::new();
+        let mut shown: Vec<u64> = Vec::new();
         for step in 0..1200 {
             let swing = if step % 2 == 0 { up } else { down };
             if notices.changed(swing, Duration::from_millis(step * 50)).is_some() {
-                told.push(step * 50);
+                shown.push(step * 50);
             }
         }
-        assert_eq!(told.len(), PER_MINUTE);
-        assert!(told.windows(2).all(|pair| pair[1] - pair[0] >= 1000), "{told:?}");
+        assert_eq!(shown.len(), PER_MINUTE);
+        assert!(shown.windows(2).all(|pair| pair[1] - pair[0] >= 1000), "{shown:?}");
         let last = notices.due(Duration::from_secs(60));
         assert!(
             text(last).contains("monitoring again"),

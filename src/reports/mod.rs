@@ -19,7 +19,7 @@ mod tests;
 pub(crate) mod title;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -53,7 +53,7 @@ pub(crate) struct Reports<'c> {
     recorder: Recorder,
     stages: Stages,
     events: Option<Events>,
-    status_server: Option<StatusServer>,
+    status_server: StatusServer,
     progress: Option<Progress>,
     stats_file: Option<File>,
 }
@@ -83,12 +83,12 @@ impl<'c> Reports<'c> {
         let stats_file = observe.stats.as_ref().and_then(|stats| stats.file.as_ref());
         let stats_file = stats_file.map(|path| stats::open_file(path)).transpose()?;
         if let Some(directory) = &observe.crash_dump {
-            crash::check_directory(Path::new(directory)).map_err(|errno| {
+            crash::check_directory(Path::new(directory)).map_err(|error| {
                 let tried = format!(
                     "--crash-dump: cannot write crash reports in {}",
                     directory.to_string_lossy()
                 );
-                Error::os(tried, errno)
+                Error::os(tried, error)
             })?;
             if !Path::new(directory).exists() {
                 let text = format!(
@@ -107,7 +107,7 @@ impl<'c> Reports<'c> {
             recorder: Recorder::new(observe.level, started),
             stages: Stages::default(),
             events,
-            status_server: None,
+            status_server: StatusServer::Absent,
             progress: None,
             stats_file,
         })
@@ -129,16 +129,25 @@ impl<'c> Reports<'c> {
             events.push(self.started, &Event::start(unix, &self.subject, engine));
         }
         if self.observe.control != ControlMode::Off {
-            match StatusServer::open() {
-                Ok(server) => self.status_server = Some(server),
-                Err(error) => {
-                    notice::decision(self.verbosity, &format!("{error}; going on without"));
-                }
+            match StatusServer::prepare(self.started) {
+                Ok(server) => self.status_server = server,
+                Err(error) => self.go_on_without_status(&error),
             }
         }
         let line = &self.observe.progress;
         let total = self.observe.size.or(total.filter(|_| line.unit == Unit::Bytes));
         self.progress = Progress::open(line, screen, total, self.started);
+        let wanted = line.mode == ProgressMode::Auto && line.asked_now;
+        let at_terminal = screen == Screen::Shared && io::stderr().is_terminal();
+        if wanted && at_terminal && self.progress.is_none() {
+            let text =
+                "--progress shows nothing: the output goes to a terminal (--progress=always)";
+            notice::notice(self.verbosity, &text);
+        }
+    }
+
+    fn go_on_without_status(&self, error: &Error) {
+        notice::decision(self.verbosity, &format!("{error}; going on without"));
     }
 
     /// Does what is due now, and keeps what has to be in flight in flight.
@@ -154,8 +163,8 @@ impl<'c> Reports<'c> {
         if let Some(events) = &mut self.events {
             events.advance(ring, now)?;
         }
-        if let Some(server) = &mut self.status_server {
-            server.advance(ring, now)?;
+        if let Err(error) = self.status_server.advance(ring, now)? {
+            self.go_on_without_status(&error);
         }
         if let Some(progress) = &mut self.progress
             && progress.is_due(now)
@@ -178,7 +187,7 @@ impl<'c> Reports<'c> {
     /// When something here has to be done though nothing completes.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let events = self.events.as_ref().and_then(Events::deadline);
-        let server = self.status_server.as_ref().and_then(StatusServer::deadline);
+        let server = self.status_server.deadline();
         let progress = self.progress.as_ref().map(Progress::deadline);
         events.into_iter().chain(server).chain(progress).min()
     }
@@ -208,9 +217,9 @@ impl<'c> Reports<'c> {
 
     /// Somebody has connected to the status socket.
     pub(crate) fn answer(&mut self, relays: &[Relay], ring: &Ring) {
-        let Some(mut server) = self.status_server.take() else { return };
+        let mut server = std::mem::replace(&mut self.status_server, StatusServer::Absent);
         server.answer(|| self.figures(relays, ring, Instant::now()).status().json());
-        self.status_server = Some(server);
+        self.status_server = server;
     }
 
     /// A relay has ended: an event, if that is the end of a stream or of a copy.

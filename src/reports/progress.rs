@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, send};
@@ -64,10 +63,7 @@ impl Progress {
             Kind::File | Kind::Socket | Kind::Records => {
                 end.fd().as_fd().try_clone_to_owned().map(File::from)
             }
-            _ => File::options()
-                .write(true)
-                .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-                .open(format!("/proc/self/fd/{}", end.fd().as_raw_fd())),
+            _ => end.open_anew(),
         };
         let line = Line::new(total, asked.unit, asked.name.as_deref());
         let usual = if kind == Kind::Terminal { ON_TERMINAL } else { IN_LOG };
@@ -125,7 +121,7 @@ impl Progress {
         let text = match (self.kind, last) {
             (Kind::Terminal, Last::No) => format!("\r{line}\x1b[K"),
             (Kind::Terminal, Last::Yes) => format!("\r{line}\x1b[K\n"),
-            _ => format!("{line}\n"),
+            _ => format!("{}{line}\n", notice::line_start()),
         };
         let _ = match self.kind {
             Kind::Socket | Kind::Records => {

@@ -48,21 +48,24 @@ pub(crate) fn is_private(directory: &Path) -> io::Result<bool> {
 
 /// The sockets in a directory, with the pids that they are named after.
 pub(crate) fn sockets(directory: &Path) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        let path = entry.path();
-        let pid = path.file_stem()?.to_str()?.parse().ok()?;
-        (path.extension()? == SUFFIX).then_some((pid, path))
+    files(directory, |name| name.strip_suffix(SUFFIX)?.strip_suffix('.')?.parse().ok())
+}
+
+/// The same, and those that have not got their name yet.
+pub(crate) fn all_sockets(directory: &Path) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
+    files(directory, |name| {
+        let named = name.strip_suffix(SUFFIX).and_then(|name| name.strip_suffix('.'));
+        named.or_else(|| name.strip_prefix('.'))?.parse().ok()
     })
 }
 
-/// The sockets in a directory that have not got their name yet, with their pids.
-pub(crate) fn unnamed_sockets(directory: &Path) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
+/// The files whose names say a pid.
+fn files(
+    directory: &Path,
+    pid: fn(&str) -> Option<u32>,
+) -> impl Iterator<Item = (u32, PathBuf)> + use<> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        let pid = entry.file_name().to_str()?.strip_prefix('.')?.parse().ok()?;
-        Some((pid, entry.path()))
-    })
+    entries.filter_map(move |entry| Some((pid(entry.file_name().to_str()?)?, entry.path())))
 }
 
 /// Connects to a socket without waiting: one whose queue is full says EAGAIN.

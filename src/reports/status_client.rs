@@ -21,6 +21,7 @@ use super::runtime_directory::{connect_at_once, directory, is_private, named_dir
 use crate::config::{StatusFormat, StatusRequest};
 use crate::error::Error;
 use crate::notice;
+use crate::observe::prometheus::prometheus;
 use crate::observe::status::{self, SessionStatus};
 
 /// How long sessions may take to answer, all together.
@@ -52,7 +53,7 @@ pub(crate) fn ask_sessions(request: &StatusRequest) -> Result<String, Error> {
     Ok(match request.format {
         StatusFormat::Text => status::text(&sessions),
         StatusFormat::Json => status::json(&sessions),
-        StatusFormat::Prometheus => status::prometheus(&sessions),
+        StatusFormat::Prometheus => prometheus(&sessions),
     })
 }
 

@@ -4,6 +4,9 @@
 //! goes out in one send that cannot block, and the connection is closed. So one that stays silent costs
 //! nothing, and one that floods is answered a few times per interval. Only the owner and root get in,
 //! by the directory's mode and again by SO_PEERCRED.
+//!
+//! Most commands are over within milliseconds, and making a name in a directory costs more than all else that is done
+//! for them. So the directory is looked at when the run begins, and the socket is made once the run has lasted.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -20,9 +23,7 @@ use nix::sys::signal::kill;
 use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
 use nix::unistd::{Pid, geteuid};
 
-use super::runtime_directory::{
-    SUFFIX, clean_dead, directory, is_private, sockets, unnamed_sockets,
-};
+use super::runtime_directory::{SUFFIX, all_sockets, clean_dead, directory, is_private};
 use crate::error::Error;
 use crate::ring::{Fd, Op, Operation, Ring, Token};
 
@@ -30,9 +31,22 @@ use crate::ring::{Fd, Op, Operation, Ring, Token};
 const ANSWERS: u32 = 8;
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// A run that is over sooner has no socket.
+const YOUNG: Duration = Duration::from_millis(10);
+
+/// What becomes of a run's status socket.
+#[derive(Debug)]
+pub(crate) enum StatusServer {
+    /// There is none, and there will be none.
+    Absent,
+    /// It is to be made then, in this directory, which is private.
+    Due(Instant, PathBuf),
+    Listening(Listening),
+}
+
 /// The listening socket of this run. Its file goes with it.
 #[derive(Debug)]
-pub(crate) struct StatusServer {
+pub(crate) struct Listening {
     listener: UnixListener,
     fd: Fd,
     path: PathBuf,
@@ -43,16 +57,68 @@ pub(crate) struct StatusServer {
 }
 
 impl StatusServer {
-    /// Makes the socket, in a directory that only this user can enter.
+    /// Makes the directory for the socket, or finds it, and removes what is dead there.
     ///
     /// # Errors
-    /// What the system says, or that the directory is not private.
-    pub(crate) fn open() -> Result<StatusServer, Error> {
+    /// What the system says, or that the directory is one that others than this user can enter.
+    pub(crate) fn prepare(now: Instant) -> Result<StatusServer, Error> {
         let directory = directory();
-        let tried =
-            |error: io::Error| Error::os(format!("listen in {}", directory.display()), error);
-        make_private(&directory).map_err(tried)?;
+        make_private(&directory).map_err(|error| refused(&directory, error))?;
         clean(&directory);
+        Ok(StatusServer::Due(now + YOUNG, directory))
+    }
+
+    /// Makes the socket when it is time, and keeps it polled.
+    ///
+    /// # Errors
+    /// Only if the ring itself fails. What keeps the socket from being made is in the answer.
+    pub(crate) fn advance(
+        &mut self,
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<Result<(), Error>> {
+        if let StatusServer::Due(due, directory) = self
+            && *due <= now
+        {
+            match Listening::open(directory) {
+                Ok(listening) => *self = StatusServer::Listening(listening),
+                Err(error) => {
+                    *self = StatusServer::Absent;
+                    return Ok(Err(error));
+                }
+            }
+        }
+        match self {
+            StatusServer::Listening(listening) => listening.advance(ring, now).map(Ok),
+            StatusServer::Absent | StatusServer::Due(..) => Ok(Ok(())),
+        }
+    }
+
+    /// When something has to be done though nobody connects.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self {
+            StatusServer::Absent => None,
+            StatusServer::Due(due, _) => Some(*due),
+            StatusServer::Listening(listening) => listening.deadline(),
+        }
+    }
+
+    /// Answers whoever has connected. The answer is made once, if anybody is there to hear it.
+    pub(crate) fn answer(&mut self, make: impl FnOnce() -> String) {
+        if let StatusServer::Listening(listening) = self {
+            listening.answer(make);
+        }
+    }
+}
+
+fn refused(directory: &Path, error: io::Error) -> Error {
+    Error::os(format!("listen in {}", directory.display()), error)
+}
+
+impl Listening {
+    /// Makes the socket, in a directory that only this user can enter.
+    fn open(directory: &Path) -> Result<Listening, Error> {
+        let tried = |error| refused(directory, error);
         let pid = std::process::id();
         // Listens before it gets its name, so that a named socket that refuses is a dead one.
         let (unnamed, path) =
@@ -70,14 +136,11 @@ impl StatusServer {
             tried(error)
         })?;
         let until = Instant::now() + INTERVAL;
-        Ok(StatusServer { listener, fd, path, polled: false, answered: 0, until })
+        Ok(Listening { listener, fd, path, polled: false, answered: 0, until })
     }
 
     /// Keeps the socket polled, unless it has given enough answers for now.
-    ///
-    /// # Errors
-    /// Only if the ring itself fails.
-    pub(crate) fn advance(&mut self, ring: &mut Ring, now: Instant) -> io::Result<()> {
+    fn advance(&mut self, ring: &mut Ring, now: Instant) -> io::Result<()> {
         if now >= self.until {
             (self.answered, self.until) = (0, now + INTERVAL);
         }
@@ -90,12 +153,11 @@ impl StatusServer {
     }
 
     /// When the socket can be polled again.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         (!self.polled).then_some(self.until)
     }
 
-    /// Answers whoever has connected. The answer is made once, if anybody is there to hear it.
-    pub(crate) fn answer(&mut self, make: impl FnOnce() -> String) {
+    fn answer(&mut self, make: impl FnOnce() -> String) {
         self.polled = false;
         let (mut make, mut answer) = (Some(make), String::new());
         while let Some(client) = self.next_client() {
@@ -129,7 +191,7 @@ impl StatusServer {
     }
 }
 
-impl Drop for StatusServer {
+impl Drop for Listening {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -150,7 +212,7 @@ fn make_private(directory: &Path) -> io::Result<()> {
 
 /// Removes sockets that nobody listens on any more.
 fn clean(directory: &Path) {
-    for (pid, path) in sockets(directory).chain(unnamed_sockets(directory)) {
+    for (pid, path) in all_sockets(directory) {
         // Only who has no process is asked: a live session would answer, and a stopped one not at all.
         let gone = kill(Pid::from_raw(pid as i32), None);
         if gone == Err(Errno::ESRCH) {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -28,7 +29,13 @@ fn some_figures() -> Figures {
         elapsed: Duration::from_millis(2500),
         system_calls: 99,
         streams: Vec::new(),
-        copies: vec![CopyReport { name: "log".into(), bytes: 5, lost_bytes: 2, resent_bytes: 0 }],
+        copies: vec![CopyReport {
+            name: "log".into(),
+            bytes: 5,
+            lost_bytes: 2,
+            resent_bytes: 0,
+            spooled_bytes: 0,
+        }],
         memory: None,
     }
 }
@@ -111,10 +118,19 @@ fn a_crash_directory_is_checked_before_the_run() {
     let directory = tempfile::tempdir().expect("directory");
     let file = directory.path().join("file");
     fs::write(&file, "").expect("a file");
-    assert_eq!(crash::check_directory(&directory.path().join("new")), Ok(()));
-    assert_eq!(crash::check_directory(&file), Err(Errno::ENOTDIR));
-    assert_eq!(crash::check_directory(&file.join("below")), Err(Errno::ENOTDIR));
-    assert_eq!(crash::check_directory(&directory.path().join("a/b")), Err(Errno::ENOENT));
+    let check = |path: &Path| {
+        crash::check_directory(path).map_err(|error| error.raw_os_error().map(Errno::from_raw))
+    };
+    let new = directory.path().join("new");
+    assert_eq!(check(&new), Ok(()));
+    assert!(!new.exists(), "nothing is left behind");
+    assert_eq!(check(directory.path()), Ok(()));
+    assert_eq!(check(&file), Err(Some(Errno::ENOTDIR)));
+    assert_eq!(check(&file.join("below")), Err(Some(Errno::ENOTDIR)));
+    assert_eq!(check(&directory.path().join("a/b")), Err(Some(Errno::ENOENT)));
+    // To root every mode allows everything; what the kernel makes up takes no file all the same.
+    assert!(check(Path::new("/proc/self/none")).is_err() && check(Path::new("/proc")).is_err());
+    assert_eq!(fs::read_dir(directory.path()).expect("directory").count(), 1, "only the file");
 }
 
 #[test]

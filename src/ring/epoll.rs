@@ -241,20 +241,20 @@ impl Epoll {
 pub(super) fn attempt(slot: &mut Slot<State>) -> Attempt {
     let waits = slot.op.waits.iter().flatten();
     for wait in waits.skip(slot.state.waited) {
-        if ready(&wait.fd, wait.events).is_empty() {
-            return Attempt::BlockedOn(wait.fd.clone(), wait.events);
+        match ready(&wait.fd, wait.events) {
+            Ok(found) if found.is_empty() => {
+                return Attempt::BlockedOn(wait.fd.clone(), wait.events);
+            }
+            Ok(_) => slot.state.waited += 1,
+            Err(errno) => return Attempt::Ended(Outcome::Failed(errno)),
         }
-        slot.state.waited += 1;
     }
     match &mut slot.op.action {
-        Action::Poll { fd, events } => {
-            let found = ready(fd, *events);
-            if found.is_empty() {
-                Attempt::BlockedOn(fd.clone(), *events)
-            } else {
-                Attempt::Ended(Outcome::Done(found.bits() as u32))
-            }
-        }
+        Action::Poll { fd, events } => match ready(fd, *events) {
+            Ok(found) if found.is_empty() => Attempt::BlockedOn(fd.clone(), *events),
+            Ok(found) => Attempt::Ended(Outcome::Done(found.bits() as u32)),
+            Err(errno) => Attempt::Ended(Outcome::Failed(errno)),
+        },
         Action::Splice { from, to, len } => {
             let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
             between(from, to, || fcntl::splice(&*from, None, &*to, None, *len as usize, flags))
@@ -286,12 +286,14 @@ fn settle(result: Result<usize, Errno>, fd: &Fd, events: PollFlags) -> Attempt {
     }
 }
 
-/// Which of `events` (or error, hang-up) the fd has at this moment.
-fn ready(fd: &Fd, events: PollFlags) -> PollFlags {
+/// Which of `events` (or error, hang-up) the fd has at this moment. What cannot be asked is not waited for: epoll would
+/// say at once that it is ready.
+fn ready(fd: &Fd, events: PollFlags) -> Result<PollFlags, Errno> {
     let mut fds = [PollFd::new(fd.as_fd(), events)];
     match poll(&mut fds, PollTimeout::ZERO) {
-        Ok(_) => fds[0].revents().unwrap_or(PollFlags::POLLERR),
-        Err(_) => PollFlags::empty(),
+        Ok(_) => Ok(fds[0].revents().unwrap_or(PollFlags::POLLERR)),
+        Err(Errno::EINTR) => Ok(PollFlags::empty()),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -304,11 +306,12 @@ fn between(from: &Fd, to: &Fd, mut transfer: impl FnMut() -> Result<usize, Errno
             result => return Attempt::Ended(Outcome::from_errno(result)),
         }
         // Which end is to blame? If both became ready meanwhile, try once more.
-        if ready(from, PollFlags::POLLIN).is_empty() {
-            return Attempt::BlockedOn(from.clone(), PollFlags::POLLIN);
-        }
-        if ready(to, PollFlags::POLLOUT).is_empty() {
-            return Attempt::BlockedOn(to.clone(), PollFlags::POLLOUT);
+        for (end, events) in [(from, PollFlags::POLLIN), (to, PollFlags::POLLOUT)] {
+            match ready(end, events) {
+                Ok(found) if found.is_empty() => return Attempt::BlockedOn(end.clone(), events),
+                Ok(_) => {}
+                Err(errno) => return Attempt::Ended(Outcome::Failed(errno)),
+            }
         }
     }
 }
@@ -320,7 +323,7 @@ fn read(fd: &Fd, into: &mut [u8]) -> Result<usize, Errno> {
     match Errno::result(moved) {
         Ok(moved) => Ok(moved as usize),
         // Terminals, and pipes before 6.4, know no NOWAIT: read only what poll says is there.
-        Err(errno) if !knows_nowait(errno) => match ready(fd, PollFlags::POLLIN).is_empty() {
+        Err(errno) if !knows_nowait(errno) => match ready(fd, PollFlags::POLLIN)?.is_empty() {
             true => Err(Errno::EAGAIN),
             false => unistd::read(fd, into),
         },
@@ -350,7 +353,7 @@ fn write_without_nowait(fd: &Fd, bytes: &[u8]) -> Result<usize, Errno> {
         Err(Errno::ENOTSOCK) => {}
         answer => return answer,
     }
-    if ready(fd, PollFlags::POLLOUT).is_empty() {
+    if ready(fd, PollFlags::POLLOUT)?.is_empty() {
         return Err(Errno::EAGAIN);
     }
     unistd::write(fd, &bytes[..bytes.len().min(SURE_WRITE)])

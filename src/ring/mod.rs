@@ -8,6 +8,7 @@
 mod buffer;
 mod epoll;
 mod op;
+pub(crate) mod polled;
 mod probe;
 mod queue;
 #[cfg(test)]
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 pub use buffer::Buffer;
 pub use op::{Completion, Fd, Full, Op, Operation, Outcome, Token};
-pub use queue::{unread, unsent};
+pub use queue::{unread, unsent, widest_window};
 use sync::Run;
 
 /// Which driver runs the operations.

@@ -21,7 +21,7 @@ use crate::relay::{End, Kind, Relay, Role, Stream};
 use crate::reports::{Before, figures};
 use crate::ring::{Completion, Operation};
 use crate::terminal::Terminal;
-use crate::units::{bytes, clock};
+use crate::units::{bytes, elapsed};
 
 impl Session<'_> {
     /// Runs until the command has ended and every stream from it.
@@ -78,12 +78,15 @@ impl Session<'_> {
 
     /// Looks after the command: its signals, its memory, its terminal, and what it has left open.
     fn prepare_command(&mut self, now: Instant) -> io::Result<()> {
+        let is_ending = self.is_ending();
         let Some(command) = &mut self.command else { return Ok(()) };
         command.arm(&mut self.ring)?;
         if command.is_running() {
             if let Some(snapshot) = command.memory.turn(&mut self.relays, now) {
                 self.reports.memory_sampled(snapshot, now);
             }
+        } else if is_ending {
+            // Who holds a pipe then has been asked to end, and is given the time for it.
         } else if let Linger::Silence(limit) = command.wrap.linger {
             let terminal = command.terminal.as_ref();
             self.relays.leave_what_is_silent(limit, terminal, &mut self.ring, now)?;
@@ -141,15 +144,12 @@ impl Session<'_> {
 
     /// Whether something still runs that was asked to end, and has time to do so.
     fn is_ending(&self) -> bool {
-        self.silence.is_waiting() && self.asked.iter().any(|process| process.runs())
+        self.silence.is_waiting(Instant::now()) && self.asked.iter().any(|process| process.runs())
     }
 
     fn show_heartbeat(&self, silent: Duration, now: Instant) {
         let name = self.command.as_ref().map_or("stdin".into(), |command| command.name());
-        let (silent, ran) = (
-            clock(silent.as_secs_f64()),
-            clock(now.saturating_duration_since(self.started).as_secs_f64()),
-        );
+        let (silent, ran) = (elapsed(silent), elapsed(now.saturating_duration_since(self.started)));
         let memory = self.command.as_ref().and_then(|command| command.memory.in_use());
         let memory = memory.map_or(String::new(), |in_use| format!(", {} in use", bytes(in_use)));
         let text = format!("{name}: no output for {silent}, running for {ran}{memory}");
@@ -222,10 +222,14 @@ impl Session<'_> {
                 _,
             ) => {
                 let now = Instant::now();
-                let relay = self.relays.completing(completion.token.relay, now);
+                let (number, operation) = (completion.token.relay, completion.token.operation);
+                let relay = self.relays.completing(number, now);
                 let before = Before::new(&completion, relay);
                 relay.complete(completion, &mut self.ring)?;
                 self.reports.completed(before, relay, now);
+                if operation == Operation::Write {
+                    self.relays.follow_line(number);
+                }
             }
         }
         Ok(())
@@ -307,6 +311,7 @@ impl Session<'_> {
             true => command.memory.deadline(),
             false => match command.wrap.linger {
                 Linger::EndOfFile => None,
+                Linger::Silence(_) if self.is_ending() => None,
                 Linger::Silence(limit) => self.relays.silent_since().map(|since| since + limit),
             },
         });

@@ -63,6 +63,15 @@ struct Note {
     reported: bool,
     /// Of a copy: how long the end of the run waits for it while it takes nothing.
     wait: Option<Duration>,
+    /// It delivers to where our own messages go.
+    at_stderr: bool,
+}
+
+impl Note {
+    fn new(relay: &Relay, wait: Option<Duration>, now: Instant) -> Note {
+        let at_stderr = relay.sink().is_some_and(Endpoint::is_stderr);
+        Note { silent_since: now, moved: now, holder: None, reported: false, wait, at_stderr }
+    }
 }
 
 impl Deref for Relays {
@@ -84,26 +93,14 @@ impl Relays {
     pub(crate) fn new(relays: Vec<Relay>, waits: &[Option<Duration>], started: Instant) -> Relays {
         let streams = relays.len() - waits.len();
         let waits = std::iter::repeat_n(&None, streams).chain(waits);
-        let note = |wait: &_| Note {
-            silent_since: started,
-            moved: started,
-            holder: None,
-            reported: false,
-            wait: *wait,
-        };
-        Relays { relays, notes: waits.map(note).collect() }
+        let notes = relays.iter().zip(waits).map(|(relay, wait)| Note::new(relay, *wait, started));
+        Relays { notes: notes.collect(), relays }
     }
 
     /// Adds a relay, which begins now.
     pub(crate) fn push(&mut self, relay: Relay, now: Instant) {
+        self.notes.push(Note::new(&relay, None, now));
         self.relays.push(relay);
-        self.notes.push(Note {
-            silent_since: now,
-            moved: now,
-            holder: None,
-            reported: false,
-            wait: None,
-        });
     }
 
     /// The relay with this number, of which an operation completes now.
@@ -112,6 +109,17 @@ impl Relays {
         self.notes[index].silent_since = now;
         self.notes[index].moved = now;
         &mut self.relays[index]
+    }
+
+    /// Messages of ours begin on a line of their own: takes note of how the one was left that this relay has just
+    /// written to where they go.
+    pub(crate) fn follow_line(&self, number: u8) {
+        let index = usize::from(number);
+        if self.notes[index].at_stderr
+            && let Some(last) = self.relays[index].last_byte()
+        {
+            notice::stream_sent(last);
+        }
     }
 
     /// The command has ended: silence counts from now.
@@ -279,13 +287,18 @@ impl Relays {
             }
         }
         for (holder, names) in left {
+            let holds = match holder.as_ref().is_some_and(Holder::has_gone) {
+                true => "held",
+                false => "holds",
+            };
             let holder = match holder {
                 Some(holder) => format!("pid {} ({})", holder.pid, holder.command),
                 None => "another process".to_owned(),
             };
             let names = names.join(" and ");
-            let text =
-                format!("leave {names}: {holder} holds on to it (--linger=eof waits for the end)");
+            let text = format!(
+                "leave {names}: {holder} {holds} on to it (--linger=eof waits for the end)"
+            );
             notice::notice(verbosity, &text);
         }
     }

@@ -2,12 +2,8 @@
 //! process's title and the user's terminal.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-use nix::poll::PollFlags;
 
 use super::memory_effects::{output, resize, spread};
 use super::nodes::NodeWatch;
@@ -20,7 +16,7 @@ use crate::memory::policy::{
     Changes, Flow, GateChange, SMALL_PIPE, Stage, StageChange, TextModes, Thresholds,
 };
 use crate::memory::sample::Scope;
-use crate::memory::{Bounds, Guard, heap, stall};
+use crate::memory::{Account, Bounds, Guard, heap, stall};
 use crate::notice;
 use crate::observe::report::MemoryReport;
 use crate::process::exit::Exit;
@@ -31,7 +27,8 @@ use crate::reports::MemoryEnd;
 use crate::reports::memory_notices::{Line, MemoryNotices, Situation};
 use crate::reports::stages::MemorySnapshot;
 use crate::reports::title::Title;
-use crate::ring::{Fd, Op, Operation, Ring, Token};
+use crate::ring::polled::Polled;
+use crate::ring::{Operation, Ring};
 use crate::units::bytes;
 
 /// Watches and limits the child's memory.
@@ -40,9 +37,12 @@ pub(crate) struct MemoryWatch<'c> {
     settings: &'c Memory,
     verbosity: Verbosity,
     wrap: &'c Wrap,
+    engine: &'static str,
     group: Option<ChildGroup>,
     /// `None` if nothing is watched.
     scope: Option<Scope>,
+    beginning: Beginning,
+    /// From the beginning on.
     guard: Option<Guard>,
     /// Ours from the first change of stage on; until then ps shows how nproxy was called.
     title: Option<Title>,
@@ -54,37 +54,19 @@ pub(crate) struct MemoryWatch<'c> {
     /// What Node processes are given; its page is what `nodes` reads.
     preload: Option<Preload>,
     nodes: Option<NodeWatch>,
-    /// The machine's count when the child started.
+    /// The machine's count when the watch began.
     oom_kills: Option<u64>,
     coloured: bool,
 }
 
-/// An fd that is polled for POLLPRI.
-#[derive(Debug)]
-enum Polled {
-    No,
-    Due(Fd),
-    InFlight(Fd),
-}
-
-impl Polled {
-    fn new(fd: Option<OwnedFd>) -> Polled {
-        fd.map_or(Polled::No, |fd| Polled::Due(Rc::new(fd)))
-    }
-
-    fn arm(&mut self, operation: Operation, ring: &mut Ring) -> io::Result<()> {
-        if let Polled::Due(fd) = self {
-            ring.submit(Token::session(operation), Op::poll(fd, PollFlags::POLLPRI))?;
-            *self = Polled::InFlight(fd.clone());
-        }
-        Ok(())
-    }
-
-    fn completed(&mut self) {
-        if let Polled::InFlight(fd) = self {
-            *self = Polled::Due(fd.clone());
-        }
-    }
+/// When the watch begins. What it has to read first would take as long as a short command, so that has none of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// There is no child yet.
+    NoChild,
+    /// The child with this number will be looked at then.
+    Due(u32, Instant),
+    Over,
 }
 
 impl<'c> MemoryWatch<'c> {
@@ -117,8 +99,10 @@ impl<'c> MemoryWatch<'c> {
             settings,
             verbosity,
             wrap,
+            engine: "",
             group,
             scope,
+            beginning: Beginning::NoChild,
             guard: None,
             title: None,
             notices: MemoryNotices::new(),
@@ -148,13 +132,28 @@ impl<'c> MemoryWatch<'c> {
         })
     }
 
+    /// The child with number `pid` has been started. It is looked at after the shortest period, or at once where what is
+    /// found then is to be told of.
+    pub(crate) fn begin(&mut self, pid: u32, engine: &'static str, now: Instant) {
+        self.engine = engine;
+        self.beginning = Beginning::Due(pid, now + self.settings.settings.fastest);
+        if self.scope.is_some() {
+            self.next_log = self.settings.log_every.map(|every| now + every);
+            let preload = self.preload.as_ref();
+            self.nodes = preload.map(|preload| NodeWatch::new(preload.page.page(), now));
+        }
+        let told = self.settings.banner == Banner::Shown || self.verbosity == Verbosity::Debug;
+        if told || self.nodes.is_some() {
+            self.watch(pid, now);
+        }
+    }
+
     /// Begins to watch the child with number `pid`.
-    pub(crate) fn begin(&mut self, pid: u32, engine: &str, now: Instant) {
+    fn watch(&mut self, pid: u32, now: Instant) {
         let memory = self.settings;
+        self.beginning = Beginning::Over;
         self.oom_kills = limit::oom_kills();
-        let Some(scope) = self.scope.take() else {
-            return self.show_banner(engine, "not watched");
-        };
+        let Some(scope) = self.scope.take() else { return self.show_banner("not watched") };
         let ceiling = limit::ceiling(memory.limits);
         // The order of what was named has been checked with the flags.
         let Ok(thresholds) = Thresholds::new(memory.named, ceiling) else { return };
@@ -166,15 +165,13 @@ impl<'c> MemoryWatch<'c> {
             Scope::Cgroup(Group::V2(_)) => "cgroup",
             Scope::Cgroup(Group::V1(_)) => "cgroup (version 1)",
         };
-        self.show_banner(engine, &format!("{name}, stages from {figures} of {}", bytes(ceiling)));
-        self.next_log = memory.log_every.map(|every| now + every);
+        self.show_banner(&format!("{name}, stages from {figures} of {}", bytes(ceiling)));
         let bounds = Bounds { named: memory.named, ceiling };
         self.guard = Some(Guard::new(scope, pid, bounds, memory.settings, now));
-        self.nodes = self.preload.as_ref().map(|preload| NodeWatch::new(preload.page.page(), now));
     }
 
-    fn show_banner(&self, engine: &str, memory: &str) {
-        let program = self.wrap.program.to_string_lossy();
+    fn show_banner(&self, memory: &str) {
+        let (program, engine) = (self.wrap.program.to_string_lossy(), self.engine);
         let text = format!("{program} on {engine}; memory: {memory}");
         match self.settings.banner {
             Banner::Shown => notice::notice(self.verbosity, &text),
@@ -190,7 +187,10 @@ impl<'c> MemoryWatch<'c> {
     /// When the loop has to look at memory again.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let nodes = self.nodes.as_ref().map(NodeWatch::due);
-        let guard = self.guard.as_ref().map(Guard::due);
+        let guard = match self.beginning {
+            Beginning::Due(_, due) => Some(due),
+            Beginning::NoChild | Beginning::Over => self.guard.as_ref().map(Guard::due),
+        };
         guard.into_iter().chain(nodes).chain(self.next_log).min()
     }
 
@@ -221,6 +221,11 @@ impl<'c> MemoryWatch<'c> {
 
     /// Takes a sample if one is due, and applies what it means. Returns what was found.
     pub(crate) fn turn(&mut self, relays: &mut [Relay], now: Instant) -> Option<MemorySnapshot> {
+        if let Beginning::Due(pid, due) = self.beginning
+            && due <= now
+        {
+            self.watch(pid, now);
+        }
         let heap_change = self.nodes.as_mut().and_then(|nodes| nodes.turn(now));
         if let Some(change) = &heap_change {
             self.apply_heap(change, relays, now);
@@ -386,17 +391,23 @@ impl<'c> MemoryWatch<'c> {
     }
 
     /// What is known of the command's memory once it has ended.
-    pub(crate) fn end(&self) -> MemoryEnd {
+    pub(crate) fn end(&self, exit: Exit) -> MemoryEnd {
         MemoryEnd {
             report: self.report(),
-            oom_kills: self.killed(),
+            // To a command that ended well, nothing was done.
+            oom_kills: if exit == Exit::Status(0) { 0 } else { self.killed() },
             heap_records: self.nodes.as_ref().map_or_else(Vec::new, NodeWatch::records),
         }
     }
 
     /// The books, for the report.
     fn report(&self) -> Option<MemoryReport> {
-        let account = self.guard.as_ref()?.account();
+        let account = match &self.guard {
+            Some(guard) => guard.account(),
+            // It was over before the watch began.
+            None if self.scope.is_some() => Account::default(),
+            None => return None,
+        };
         let events = self.group.as_ref().map_or(Events::default(), ChildGroup::events);
         let group_peak = self.group.as_ref().and_then(ChildGroup::peak).unwrap_or(0);
         Some(MemoryReport {

@@ -105,7 +105,8 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     let started = Instant::now();
     let mut copies = Copies::open(&config.output.tee, config.verbosity, started)?;
     let terminal = Terminal::open(wrap, config.verbosity)?;
-    let mut plan = plan::for_child(wrap, &config.output, terminal, &copies.feeds, started)?;
+    let mut plan =
+        plan::for_child(wrap, config.verbosity, &config.output, terminal, &copies.feeds, started)?;
     plan::refuse_copy_onto_source(&plan.routes, &copies.files)?;
     let screen = plan.terminal.as_ref().map(Terminal::screen_size).unwrap_or_default();
     plan.routes.iter_mut().chain(&mut copies.routes).for_each(|route| route.set_screen(screen));
@@ -268,7 +269,7 @@ impl<'c> Session<'c> {
     /// The run is over: makes every report that was asked for.
     fn conclude(&mut self, exit: Exit) {
         let memory = match &self.command {
-            Some(command) => command.memory.end(),
+            Some(command) => command.memory.end(exit),
             None => MemoryEnd::default(),
         };
         self.reports.conclude(exit, memory, &self.relays, &mut self.ring);

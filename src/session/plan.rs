@@ -4,9 +4,10 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use crate::config::{Output, OutputError, PtyMode, StdinMode, Unit, Visibility, Wrap};
+use crate::config::{Output, OutputError, PtyMode, StdinMode, Unit, Verbosity, Visibility, Wrap};
 use crate::copies::held::{Held, Place};
 use crate::error::Error;
+use crate::notice;
 use crate::process::fds::{new_pipe, own, same_file, sink_end, source_end};
 use crate::process::spawn::ChildStreams;
 use crate::process::startup;
@@ -68,6 +69,7 @@ pub(crate) struct Plan {
 /// When a pipe or pty cannot be made, or what the system says of our own streams.
 pub(crate) fn for_child(
     wrap: &Wrap,
+    verbosity: Verbosity,
     output: &Output,
     terminal: Option<Terminal>,
     feeds: &[Feed],
@@ -78,6 +80,7 @@ pub(crate) fn for_child(
     let mut builder = Builder {
         output,
         wrap,
+        verbosity,
         feeds,
         started,
         terminal,
@@ -109,6 +112,7 @@ pub(crate) fn for_child(
 struct Builder<'c> {
     output: &'c Output,
     wrap: &'c Wrap,
+    verbosity: Verbosity,
     feeds: &'c [Feed],
     started: Instant,
     terminal: Option<Terminal>,
@@ -150,13 +154,8 @@ impl Builder<'_> {
             && let Some(leader) = terminal.leader()
         {
             (leader.clone(), terminal.follower()?)
-        } else if self.wrap.pty == PtyMode::Always
-            || self.wrap.pty == PtyMode::Auto && is_terminal(number)
-        {
-            let (leader, follower) = open_side(self.terminal.as_mut(), &sink)?;
-            let held = follower.try_clone().map_err(|error| Error::os("open a pty", error))?;
-            self.followers.push(held);
-            (leader, follower)
+        } else if let Some(side) = self.side(number, &sink)? {
+            side
         } else {
             let (reader, writer) = new_pipe(stream.name())?;
             (source_end(reader, stream)?, writer)
@@ -180,6 +179,28 @@ impl Builder<'_> {
             }
         }
         Ok(end)
+    }
+
+    /// A pty for one of the child's output streams alone, if it is to have one: the end to read from, and the child's.
+    fn side(
+        &mut self,
+        number: usize,
+        sink: &Endpoint,
+    ) -> Result<Option<(Endpoint, OwnedFd)>, Error> {
+        let opened = match self.wrap.pty {
+            PtyMode::Always => open_side(self.terminal.as_mut(), sink)?,
+            PtyMode::Auto if is_terminal(number) => match open_side(self.terminal.as_mut(), sink) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    notice::decision(self.verbosity, &format!("{error}; going on with pipes"));
+                    return Ok(None);
+                }
+            },
+            PtyMode::Auto | PtyMode::Never => return Ok(None),
+        };
+        let held = opened.1.try_clone().map_err(|error| Error::os("open a pty", error))?;
+        self.followers.push(held);
+        Ok(Some(opened))
     }
 
     fn relay_input(&mut self, source: Endpoint, sink: Endpoint) {

@@ -8,8 +8,8 @@ use crate::config::Silence as Limits;
 /// How long a command may take to end after SIGTERM.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
-/// How often what was told to end is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often is checked what was asked to end.
+const CHECK: Duration = Duration::from_millis(100);
 
 /// What the loop sees of the command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) enum Due {
 enum Ending {
     No,
     Asked(Instant),
-    Killed,
+    Killed(Instant),
 }
 
 /// Watches for silence.
@@ -64,11 +64,11 @@ impl SilenceWatch {
             (Ending::Asked(at), _) => {
                 let over = now >= at + GRACE;
                 if over {
-                    self.ending = Ending::Killed;
+                    self.ending = Ending::Killed(now);
                 }
                 return over.then_some(Due::Kill);
             }
-            (Ending::Killed, _) => return None,
+            (Ending::Killed(_), _) => return None,
             (Ending::No, Output::Quiet(bytes)) if bytes == self.bytes => {}
             (Ending::No, output) => {
                 if let Output::Quiet(bytes) = output {
@@ -97,8 +97,7 @@ impl SilenceWatch {
                 let timeout = self.limits.timeout.map(|timeout| self.since + timeout);
                 timeout.into_iter().chain(self.next_beat).min()
             }
-            Ending::Asked(_) => Some(now + LOOK),
-            Ending::Killed => None,
+            Ending::Asked(_) | Ending::Killed(_) => self.is_waiting(now).then(|| now + CHECK),
         }
     }
 
@@ -123,9 +122,14 @@ impl SilenceWatch {
         self.ending != Ending::No
     }
 
-    /// Whether what was asked to end may still do so.
-    pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.ending, Ending::Asked(_))
+    /// Whether what was asked to end may still do so. What was killed has to get a processor for that, or an answer from
+    /// a disk.
+    pub(crate) fn is_waiting(&self, now: Instant) -> bool {
+        match self.ending {
+            Ending::No => false,
+            Ending::Asked(_) => true,
+            Ending::Killed(at) => now < at + GRACE,
+        }
     }
 }
 
@@ -157,9 +161,13 @@ mod tests {
         assert_eq!(watch.update(Output::Quiet(7), at(61)), None, "a stop is no silence");
         assert_eq!(watch.update(Output::Waiting, at(64)), None, "nor is a slow reader");
         assert_eq!(watch.update(Output::Quiet(7), at(69)), Some(Due::Terminate));
-        assert!(watch.is_over() && watch.is_waiting());
+        assert!(watch.is_over() && watch.is_waiting(at(69)));
         assert_eq!(watch.update(Output::Quiet(9), at(78)), None);
         assert_eq!(watch.update(Output::Quiet(9), at(79)), Some(Due::Kill));
+        assert!(
+            watch.is_waiting(at(88)) && !watch.is_waiting(at(89)),
+            "who was killed has its time"
+        );
         assert_eq!((watch.update(Output::Quiet(9), at(99)), watch.deadline(at(99))), (None, None));
     }
 

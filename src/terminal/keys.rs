@@ -21,10 +21,10 @@ use crate::ring::{Op, Operation, Ring, Token};
 
 /// One less than what a terminal holds: that much it takes in one piece, whatever its mode.
 const PIECE: usize = 4095;
-/// The first and, if a look is cheap, the last interval between two looks.
+/// The first and, if a check is cheap, the last interval between two checks.
 const SOON: Duration = Duration::from_micros(50);
 const LATE: Duration = Duration::from_millis(50);
-/// Looking takes at most one part in so many of a processor's time.
+/// Checking takes at most one part in so many of a processor's time.
 const SHARE: u32 = 100;
 
 /// Keys on their way.
@@ -37,8 +37,8 @@ pub(crate) struct Keys {
     awaited: [bool; 2],
     /// There is something to read.
     ready: bool,
-    /// When to look next whether somebody waits for it, and how long that is after the last look.
-    look: Option<Instant>,
+    /// When to check next whether somebody waits for it, and how long that is after the last check.
+    next_check: Option<Instant>,
     pause: Duration,
     reader: Option<u32>,
     can_see: bool,
@@ -69,7 +69,7 @@ impl Keys {
             held: 0..0,
             awaited: [false; 2],
             ready: false,
-            look: None,
+            next_check: None,
             pause: SOON,
             reader: None,
             can_see: waiting::can_be_seen(),
@@ -82,9 +82,9 @@ impl Keys {
         self.ready |= operation == Operation::Key;
     }
 
-    /// When to look again.
+    /// When to check again.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.look.filter(|_| self.ready && self.held.is_empty())
+        self.next_check.filter(|_| self.ready && self.held.is_empty())
     }
 
     /// Does what can be done now.
@@ -98,11 +98,11 @@ impl Keys {
         now: Instant,
     ) -> io::Result<Typist> {
         if !ends.screen.is_ours() {
-            (self.ready, self.look) = (false, None);
+            (self.ready, self.next_check) = (false, None);
             return Ok(Typist::There);
         }
         self.pass_on(ends, ring)?;
-        if !self.held.is_empty() || self.look.is_some_and(|at| now < at) {
+        if !self.held.is_empty() || self.next_check.is_some_and(|at| now < at) {
             return Ok(Typist::There);
         }
         let state = state_of(ends.screen.end().fd());
@@ -118,13 +118,13 @@ impl Keys {
                 self.pass_on(ends, ring)?;
                 // A line is read before the next one is passed on, and that takes a moment.
                 (self.ready, self.pause) = (false, SOON);
-                self.look = canonical.then(|| Instant::now() + SOON);
+                self.next_check = canonical.then(|| Instant::now() + SOON);
             } else {
                 self.pause = (self.pause * 2).min(LATE.max(now.elapsed() * SHARE));
-                self.look = Some(Instant::now() + self.pause);
+                self.next_check = Some(Instant::now() + self.pause);
             }
         } else {
-            (self.pause, self.look) = (SOON, None);
+            (self.pause, self.next_check) = (SOON, None);
         }
         if !self.ready {
             self.wait(Operation::Key, ends, ring)?;

@@ -25,7 +25,7 @@ pub(crate) enum Discipline {
 }
 
 /// Opens a pty: the leader, which never blocks, and the follower. Its modes are `modes`; the kernel's own without a
-/// terminal to copy.
+/// terminal to copy, or without anybody who types.
 ///
 /// # Errors
 /// What the system says: no /dev/ptmx, too many ptys; ENOTSUP where its ptys do not know EXTPROC.
@@ -39,7 +39,11 @@ pub(crate) fn open(
     grantpt(&leader)?;
     unlockpt(&leader)?;
     let follower = follower_of(&leader)?;
-    let mut modes = modes.cloned().map_or_else(|| tcgetattr(&follower), Ok)?;
+    let mut modes = match (modes, discipline) {
+        (Some(ours), Discipline::OfOurs | Discipline::Typed) => ours.clone(),
+        // Whatever ours are: only in canonical mode can the end of what is fed be told.
+        (_, Discipline::Fed) | (None, _) => tcgetattr(&follower)?,
+    };
     let packets = match discipline {
         Discipline::OfOurs => {
             modes.local_flags.insert(LocalFlags::EXTPROC);

@@ -17,7 +17,6 @@ mod tests;
 
 use std::time::Duration;
 
-use newline::{Newline, Newlines};
 use screen::{Screen, ScreenSize};
 use strip::{C1, CursorVisibility, Strip};
 use transform::{Prefix, Transform};
@@ -48,8 +47,6 @@ pub struct Arrival {
 /// The text modes of one stream. The default is to pass everything through.
 #[derive(Clone, Debug, Default)]
 pub struct Modes {
-    /// Whether a terminal has changed how lines end, which is taken back before anything else is done.
-    pub newlines: Newlines,
     /// What becomes of escape sequences.
     pub escapes: Escapes,
     /// Whether lines get a prefix, and which. Comes after `escapes`: what is removed starts no line.
@@ -115,12 +112,6 @@ enum Work {
         screen: Box<Screen>,
         transform: Option<Transform>,
     },
-    FromTerminal {
-        newline: Newline,
-        rest: Box<Filter>,
-        /// What `newline` hands to `rest` within one call.
-        between: Box<[u8; BETWEEN]>,
-    },
 }
 
 /// Small enough to stay in the first-level cache beside what is read and written.
@@ -129,7 +120,7 @@ const BETWEEN: usize = 4096;
 impl Filter {
     /// The filter of a stream at its start.
     pub fn new(modes: &Modes) -> Self {
-        let rest = Filter(match (modes.escapes, &modes.transform) {
+        Filter(match (modes.escapes, &modes.transform) {
             (Escapes::Pass, None) => Work::Pass,
             (Escapes::Strip { cursor, c1 }, None) => Work::Strip(Strip::new(cursor, c1)),
             (Escapes::Pass, Some(prefix)) => Work::Transform(Transform::new(prefix)),
@@ -142,24 +133,13 @@ impl Filter {
                 screen: Box::new(Screen::new(size, c1)),
                 transform: prefix.as_ref().map(Transform::new),
             },
-        });
-        match modes.newlines {
-            Newlines::AsTheyAre => rest,
-            // A carriage return means something to a screen.
-            Newlines::OfATerminal if matches!(rest.0, Work::Screen { .. }) => rest,
-            Newlines::OfATerminal => Filter(Work::FromTerminal {
-                newline: Newline::default(),
-                rest: Box::new(rest),
-                between: Box::new([0; BETWEEN]),
-            }),
-        }
+        })
     }
 
     /// Whether some of the stream is held here.
     pub fn holds_text(&self) -> bool {
         match &self.0 {
             Work::Screen { screen, .. } => screen.holds_text(),
-            Work::FromTerminal { rest, .. } => rest.holds_text(),
             Work::Pass | Work::Strip(_) | Work::Transform(_) | Work::Both { .. } => false,
         }
     }
@@ -172,7 +152,6 @@ impl Filter {
             Work::Screen { transform, .. } => {
                 transform.iter_mut().for_each(|transform| transform.set_pid(pid));
             }
-            Work::FromTerminal { rest, .. } => rest.set_pid(pid),
         }
     }
 
@@ -190,8 +169,7 @@ impl Filter {
             Work::Strip(strip) => strip.filter(input, output),
             Work::Transform(transform) => transform.filter(input, output, arrival),
             Work::Both { strip, transform, between } => {
-                let then = |text: &[u8], room: &mut [u8]| transform.filter(text, room, arrival);
-                chain(strip, Strip::filter, between, then, input, output)
+                chain(strip, transform, between, input, output, arrival)
             }
             Work::Screen { screen, transform } => {
                 let mut at = Progress::default();
@@ -201,10 +179,6 @@ impl Filter {
                     at.consumed += screen.feed(&input[at.consumed..]);
                 }
                 at
-            }
-            Work::FromTerminal { newline, rest, between } => {
-                let then = |text: &[u8], room: &mut [u8]| rest.filter(text, room, arrival);
-                chain(newline, Newline::filter, between, then, input, output)
             }
         }
     }
@@ -219,7 +193,6 @@ impl Filter {
                     drain(screen, transform, output, &mut at.produced, arrival);
                 }
             }
-            Work::FromTerminal { rest, .. } => at = rest.finish(output, arrival),
             Work::Pass | Work::Strip(_) | Work::Transform(_) | Work::Both { .. } => {}
         }
         at
@@ -273,13 +246,12 @@ impl Filter {
         match &self.0 {
             Work::Pass | Work::Strip(_) | Work::Screen { .. } => false,
             Work::Transform(_) | Work::Both { .. } => true,
-            Work::FromTerminal { rest, .. } => rest.has_lines(),
         }
     }
 
     /// Whether the stream may go on without this filter, or with another, and nothing is torn: between
-    /// characters and outside any escape sequence, at the start of a line if lines have prefixes, and with
-    /// no CR held back. A screen is to hold no line.
+    /// characters and outside any escape sequence, and at the start of a line if lines have prefixes. A screen is to
+    /// hold no line.
     pub fn is_neutral(&self) -> bool {
         match &self.0 {
             Work::Pass => true,
@@ -287,7 +259,6 @@ impl Filter {
             Work::Transform(transform) => transform.is_neutral(),
             Work::Both { strip, transform, .. } => strip.is_neutral() && transform.is_neutral(),
             Work::Screen { screen, .. } => screen.is_neutral(),
-            Work::FromTerminal { newline, rest, .. } => newline.is_neutral() && rest.is_neutral(),
         }
     }
 
@@ -305,10 +276,6 @@ impl Filter {
             Work::Screen { screen, transform } => {
                 screen.rejoin();
                 transform.iter_mut().for_each(Transform::rejoin);
-            }
-            Work::FromTerminal { newline, rest, .. } => {
-                newline.rejoin();
-                rest.rejoin();
             }
         }
     }
@@ -337,30 +304,30 @@ fn drain(
     all
 }
 
-/// Two filters, one after the other, through `between`. Nothing stays there: if `then` finds no room for
-/// all of it, `first` goes back and goes again exactly as far as `then` came.
-fn chain<First: Clone>(
-    first: &mut First,
-    filter: impl Fn(&mut First, &[u8], &mut [u8]) -> Progress,
+/// Two filters, one after the other, through `between`. Nothing stays there: if `transform` finds no room for all of it,
+/// `strip` goes back and goes again exactly as far as `transform` came.
+fn chain(
+    strip: &mut Strip,
+    transform: &mut Transform,
     between: &mut [u8; BETWEEN],
-    mut then: impl FnMut(&[u8], &mut [u8]) -> Progress,
     input: &[u8],
     output: &mut [u8],
+    arrival: Arrival,
 ) -> Progress {
     let mut at = Progress::default();
     while at.consumed < input.len() {
         let rest = &input[at.consumed..];
-        let before = first.clone();
-        let handed = filter(first, rest, between);
+        let before = strip.clone();
+        let handed = strip.filter(rest, between);
         let text = &between[..handed.produced];
-        let done = then(text, &mut output[at.produced..]);
+        let done = transform.filter(text, &mut output[at.produced..], arrival);
         at.produced += done.produced;
         if done.consumed == text.len() {
             at.consumed += handed.consumed;
             continue;
         }
-        *first = before;
-        let again = filter(first, rest, &mut between[..done.consumed]);
+        *strip = before;
+        let again = strip.filter(rest, &mut between[..done.consumed]);
         debug_assert_eq!(again.produced, done.consumed);
         at.consumed += again.consumed;
         break;

@@ -7,7 +7,6 @@ use crate::text::transform::{LineNumbers, StampMode, Zone};
 
 fn modes(strip: bool, transform: bool) -> Modes {
     Modes {
-        newlines: Newlines::AsTheyAre,
         escapes: match strip {
             true => Escapes::Strip { cursor: CursorVisibility::Kept, c1: C1::Control },
             false => Escapes::Pass,
@@ -16,10 +15,6 @@ fn modes(strip: bool, transform: bool) -> Modes {
             Prefix::new(StampMode::Elapsed, Some("%S> "), Zone::default(), LineNumbers::On).unwrap()
         }),
     }
-}
-
-fn from_terminal(strip: bool, transform: bool) -> Modes {
-    Modes { newlines: Newlines::OfATerminal, ..modes(strip, transform) }
 }
 
 /// Filters `stream` in chunks, through outputs of `room` bytes at most.
@@ -71,35 +66,6 @@ fn neutral_needs_both() {
 }
 
 #[test]
-fn newlines_come_first() {
-    let text = |strip, transform, stream: &[u8]| {
-        let mut filter = Filter::new(&from_terminal(strip, transform));
-        run(&mut filter, stream, usize::MAX, 99).escape_ascii().to_string()
-    };
-    assert_eq!(text(false, false, b"a\r\nb\rc\r\n"), r"a\nb\rc\n");
-    // With a sequence between the two, the CR is not the one that the terminal put there.
-    assert_eq!(text(true, false, b"a\r\x1b[m\nb\x1b[m\r\n"), r"a\r\nb\n");
-    assert_eq!(text(false, true, b"a\r\n\r\n"), r"00>      1\ta\n00>      2\t\n");
-    // No line has begun with a CR that may yet belong to a newline.
-    assert_eq!(text(true, true, b"a\r\n\r"), r"00>      1\ta\n");
-}
-
-#[test]
-fn a_held_carriage_return_is_not_neutral() {
-    let mut filter = Filter::new(&from_terminal(true, false));
-    let mut after = |bytes: &[u8]| {
-        run(&mut filter, bytes, 99, 99);
-        filter.is_neutral()
-    };
-    assert!(!after(b"a\r"));
-    assert!(after(b"\n"));
-    assert!(!after(b"\r"));
-    filter.rejoin();
-    assert_eq!(run(&mut filter, b"b", 99, 99), b"b");
-    assert!(filter.is_neutral());
-}
-
-#[test]
 fn settling_stops_at_the_first_neutral_place() {
     let settle = |strip, transform, before: &[u8], stream: &[u8]| {
         let mut filter = Filter::new(&modes(strip, transform));
@@ -114,16 +80,6 @@ fn settling_stops_at_the_first_neutral_place() {
     assert_eq!(settle(true, true, b"a", b"\x1bP0\n\x1b\\b\nc\n"), (8, true));
 }
 
-/// Streams with the newlines of a terminal among them.
-fn terminal_stream() -> impl Strategy<Value = Vec<u8>> {
-    let newline = prop::sample::select(vec!["\r\n", "\r", "\r\r\n", ""]);
-    let part = (strip::tests::stream(), newline);
-    prop::collection::vec(part, 0..4).prop_map(|parts| {
-        let parts = parts.into_iter().map(|(text, newline)| [&text, newline.as_bytes()].concat());
-        parts.collect::<Vec<_>>().concat()
-    })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
@@ -136,34 +92,14 @@ proptest! {
         prop_assert_eq!(&run(&mut Filter::new(&modes(true, true)), &stream, chunk, room), &expected);
     }
 
-    /// A terminal's CRs go before the other modes see anything.
-    #[test]
-    fn newlines_are_one_before_the_others(
-        stream in terminal_stream(), strip: bool, transform: bool, chunk in 1usize..200, room in 1usize..200,
-    ) {
-        let expected = whole(strip, transform, &newline::tests::reference(&stream));
-        let new = || Filter::new(&from_terminal(strip, transform));
-        prop_assert_eq!(&run(&mut new(), &stream, usize::MAX, 1 << 20), &expected);
-        prop_assert_eq!(&run(&mut new(), &stream, chunk, room), &expected);
-        let short = &stream[..stream.len().min(60)];
-        let expected = whole(strip, transform, &newline::tests::reference(short));
-        for cut in 0..=short.len() {
-            let (a, b) = short.split_at(cut);
-            let mut filter = new();
-            let text = [run(&mut filter, a, usize::MAX, 7), run(&mut filter, b, usize::MAX, room)].concat();
-            prop_assert_eq!(&text, &expected, "cut at {}", cut);
-        }
-    }
-
     /// A stream whose filter is dropped at a neutral place goes on as it is.
     #[test]
     fn settling_loses_nothing(
-        stream in terminal_stream(), terminal: bool, strip: bool, transform: bool,
+        stream in strip::tests::stream(), strip: bool, transform: bool,
         at in 0usize..100, room in 1usize..99,
     ) {
         let (before, after) = stream.split_at(at.min(stream.len()));
-        let newlines = if terminal { Newlines::OfATerminal } else { Newlines::AsTheyAre };
-        let mut filter = Filter::new(&Modes { newlines, ..modes(strip, transform) });
+        let mut filter = Filter::new(&modes(strip, transform));
         let mut text = run(&mut filter, before, 64, 64);
         let mut settled = 0;
         let mut output = vec![0; room];
@@ -173,15 +109,7 @@ proptest! {
             text.extend_from_slice(&output[..done.produced]);
             settled += done.consumed;
         }
-        let mut seen = stream[..before.len() + settled].to_vec();
-        if terminal {
-            let last = seen.last().copied();
-            seen = newline::tests::reference(&seen);
-            // The byte behind it is there, and did not fit.
-            if last == Some(b'\r') && filter.is_neutral() {
-                seen.push(b'\r');
-            }
-        }
-        prop_assert_eq!(text, whole(strip, transform, &seen));
+        let seen = &stream[..before.len() + settled];
+        prop_assert_eq!(text, whole(strip, transform, seen));
     }
 }

@@ -67,6 +67,19 @@ fn flags_without_effect_are_named() {
     run("-v").expect_code(0).expect_message(&["NPROXY_NO_SUCH: no such variable"]);
 }
 
+/// Beside a question no run takes place: what was asked of one is refused, not forgotten.
+#[test]
+fn nothing_is_asked_of_a_run_that_does_not_take_place() {
+    for (words, why) in [
+        ("--status --tee log", "--tee has no effect with --status"),
+        ("--status --stats --pty=never", "--pty, --stats have no effect with --status"),
+        ("--completions bash true", "true has no effect with --completions"),
+    ] {
+        let run = Launch::program(nproxy_path()).words(words).finish();
+        run.expect_code(125).expect_output("").expect_one_line(&[why]);
+    }
+}
+
 /// Durations and sizes to their limits are taken or refused, and what is taken can be run with.
 #[test]
 fn values_to_their_limits() {

@@ -19,6 +19,8 @@ on_both_engines![
     stopped_command_is_not_silent,
     silent_filter_ends,
     heartbeat,
+    heartbeat_has_its_own_line,
+    nobody_is_blamed_who_was_asked_to_end,
     rate_of_a_filter,
     rate_of_each_stream,
 ];
@@ -105,6 +107,36 @@ fn heartbeat(engine: Engine) {
     let beats: Vec<_> = said.lines().collect();
     run.expect((1..=2).contains(&beats.len()), "one line a second");
     run.expect(beats[0].starts_with("nproxy: sh: no output for 0:01, running for 0:0"), "the line");
+}
+
+/// Where a stream goes to the same place, and has left its line unfinished, the message begins on the next one.
+fn heartbeat_has_its_own_line(engine: Engine) {
+    for (flags, rest) in [("", "> log 2>&1"), ("--text=strip-ansi", "2>&1 | cat > log")] {
+        let directory = tempfile::tempdir().expect("directory");
+        let script = format!(
+            "nproxy {flags} --heartbeat=300ms sh -c \
+             'printf half; until grep -q output log; do sleep .1; done; echo rest' {rest}"
+        );
+        Launch::shell(engine, &script).directory(directory.path()).finish().expect_code(0);
+        let log = std::fs::read_to_string(directory.path().join("log")).expect("the log");
+        let lines: Vec<&str> = log.lines().collect();
+        assert!(lines[0] == "half" && lines.last() == Some(&"rest"), "{log}");
+        assert!(lines[1].starts_with("nproxy: sh: no output for 0."), "{log}");
+        assert!(lines[1..lines.len() - 1].iter().all(|line| line.starts_with("nproxy: ")), "{log}");
+    }
+}
+
+/// What holds a pipe on behind the end of a command that was ended gets its time, and no message that outlives it.
+fn nobody_is_blamed_who_was_asked_to_end(engine: Engine) {
+    // It sleeps a second longer than the command, and longer than a silent pipe is waited for.
+    let slow = "(trap 'sleep 1; exit' TERM; echo ready; while :; do sleep .1; done) 2>/dev/null & sleep 600";
+    let deaf = "(trap '' TERM; echo ready; while :; do sleep .1; done) 2>/dev/null & sleep 600";
+    for script in [slow, deaf] {
+        let run = Launch::nproxy(engine).args(["--idle-timeout=2s", "bash", "-c", script]).finish();
+        run.expect_code(124).expect_output("ready\n");
+        run.expect_one_line(&["end bash: no output for 2s"]);
+        run.expect(run.left.is_empty(), "nothing is left");
+    }
 }
 
 /// Every byte arrives, and no sooner than it may.

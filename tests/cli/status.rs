@@ -30,6 +30,7 @@ on_both_engines![
     command_not_found,
     command_behind_a_closed_directory,
     command_not_executable,
+    script_without_an_interpreter,
     first_process_of_a_container,
 ];
 
@@ -135,6 +136,18 @@ fn command_not_executable(engine: Engine) {
     let path = format!("{}:/usr/bin:/bin", directory.path().display());
     let run = Launch::nproxy(engine).arg("plain").env("PATH", path).finish();
     run.expect_code(126).expect_one_line(&["plain"]);
+}
+
+/// A shell runs it, as execvp(3) has it, with a command line that is longer by a word.
+fn script_without_an_interpreter(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let script = directory.path().join("script");
+    fs::write(&script, "echo $# ${100000}\n").expect("write");
+    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("chmod");
+    let path = format!("{}:/usr/bin:/bin", directory.path().display());
+    let words = (1..=100_000).map(|number| number.to_string());
+    let run = Launch::nproxy(engine).arg("script").args(words).env("PATH", path).finish();
+    run.expect_code(0).expect_silent().expect_output("100000 100000\n");
 }
 
 /// As pid 1 of a container: no signal can kill it, so the status is the number; and orphans are its to reap.

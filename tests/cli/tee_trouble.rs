@@ -30,6 +30,8 @@ on_both_engines![
     main_output_that_cannot_be_written,
     leg_of_a_pipe_that_outlives_the_command,
     fifo_without_a_reader,
+    reader_of_a_fifo_comes_late,
+    late_reader_of_a_fifo_leaves,
     peer_that_talks_and_reads_late,
     what_is_dropped_falls_short_of_strict,
     targets_that_cannot_be_opened,
@@ -277,14 +279,68 @@ fn what_is_dropped_falls_short_of_strict(engine: Engine) {
             .finish();
         run.expect_code(status).expect_one_line(&["fifo", "were not written there"]);
     }
-    // And one that nobody reads at all is not waited for.
+    // And one that nobody reads at all holds up nothing, and is named.
+    for (strict, code) in [("", 0), ("--tee-strict", 125)] {
+        let directory = tempdir().expect("directory");
+        nix::unistd::mkfifo(&directory.path().join("fifo"), Mode::S_IRWXU).expect("mkfifo");
+        let run = Launch::nproxy(engine)
+            .words("--tee-full=drop --tee fifo,wait=100ms")
+            .words(strict)
+            .args(["peer", "write", &payload_bytes().to_string(), "64K"])
+            .directory(directory.path())
+            .finish();
+        run.expect_code(code).expect_stdout(payload_digest());
+        run.expect_message(&["fifo: no reader has opened it; until then bytes are dropped"]);
+        run.expect_message(&["fifo: ", " bytes were not written there"]);
+    }
+}
+
+/// A FIFO that may lose bytes is not waited for, and a reader that comes later gets what comes then, and what the pipes
+/// still hold.
+fn reader_of_a_fifo_comes_late(engine: Engine) {
     let directory = tempdir().expect("directory");
-    nix::unistd::mkfifo(&directory.path().join("fifo"), Mode::S_IRWXU).expect("mkfifo");
+    let path = directory.path().join("fifo");
+    nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("mkfifo");
+    let script = "echo early; until [ -e go ]; do sleep .05; done; echo late";
     let run = Launch::nproxy(engine)
-        .words("--tee-full=drop --tee fifo echo started")
+        .words("--tee-full=drop --tee fifo --stats=json")
+        .args(["sh", "-c", script])
         .directory(directory.path())
-        .finish();
-    run.expect_code(125).expect_output("").expect_one_line(&["open fifo"]);
+        .start();
+    run.stdout.as_ref().expect("its output").wait_for("early\n", 1);
+    // Opening it waits until nproxy has opened it too.
+    let mut reader = fs::File::open(&path).expect("open");
+    fs::write(directory.path().join("go"), "").expect("go");
+    let mut got = String::new();
+    reader.read_to_string(&mut got).expect("read");
+    assert_eq!(got, "early\nlate\n");
+    let run = run.finish();
+    run.expect_code(0).expect_output("early\nlate\n");
+    run.expect(run.leg("fifo", "lost_bytes") == 0, "nothing is lost");
+}
+
+/// One whose late reader leaves again ends, and says so.
+fn late_reader_of_a_fifo_leaves(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let path = directory.path().join("fifo");
+    nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("mkfifo");
+    let script = format!(
+        "echo early; until [ -e go ]; do sleep .05; done; exec peer write {} 64K",
+        payload_bytes()
+    );
+    let run = Launch::nproxy(engine)
+        .words("--tee-full=drop --tee fifo --stats=json")
+        .args(["sh", "-c", &script])
+        .directory(directory.path())
+        .start();
+    let mut reader = fs::File::open(&path).expect("open");
+    let mut got = [0; 6];
+    reader.read_exact(&mut got).expect("read");
+    drop(reader);
+    fs::write(directory.path().join("go"), "").expect("go");
+    let run = run.finish();
+    run.expect_code(0).expect(run.stdout.digest.bytes == payload_bytes() + 6, "the main path");
+    expect_loss(&run, "fifo", "Broken pipe", payload_bytes() + 6);
 }
 
 /// One line, 125, and the command is never started.

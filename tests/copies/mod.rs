@@ -6,9 +6,17 @@ mod keys;
 mod segments;
 // Kills at any moment: the segments are a prefix of the input.
 mod kills;
+// Disks that take nothing for a while.
+mod slow;
 // Commands as copies.
 mod commands;
 // Collectors that are absent, close, come back, and talk.
 mod collectors;
+// The journal's protocol.
+mod journal;
+// Sixteen copies of every kind at once.
+mod sixteen;
 // Failures of the output and of single copies, and what goes on.
 mod going_on;
+// Collectors with a spool: away, back, killed, and runs that are killed.
+mod spool;

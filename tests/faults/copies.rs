@@ -5,12 +5,13 @@ use std::os::unix::ffi::OsStringExt;
 
 use tempfile::tempdir;
 
-use crate::harness::{Engine, Launch, on_both_engines};
+use crate::harness::{Engine, Launch, digest_of_file, on_both_engines, strace_works};
 use crate::payload::Digest;
 
 on_both_engines![
     file_size_limit,
     file_size_limit_of_the_command,
+    error_at_close,
     variables_of_one_run_end_with_it,
     address_that_is_no_text,
 ];
@@ -57,6 +58,46 @@ fn file_size_limit_of_the_command(engine: Engine) {
     let script = "ulimit -f 4; trap '' XFSZ; nproxy sh -c 'seq 10000 > out'; echo $?";
     let run = Launch::shell(engine, script).directory(directory.path()).finish();
     run.expect_output("1\n");
+}
+
+/// Every close(2) of one file says that a quota was exceeded: that is the end of this copy, of no other, and it is told.
+fn error_at_close(engine: Engine) {
+    if !strace_works() {
+        return;
+    }
+    let whole = Digest::of_payload(300_000, 1);
+    let moves = "
+        peer write 300000 16K; until [ $(wc -c < log) -ge 300000 ]; do sleep 0.02; done
+        mv log log.1; until [ -e log ]; do sleep 0.02; done";
+    for (file, tee, command) in [
+        ("log", "log", "peer write 300000 16K"),
+        ("log", "log,append", "peer write 300000 16K"),
+        ("log", "log,text=strip-ansi", "peer write 300000 16K"),
+        ("log", "log,rotate=64K", "peer write 300000 16K"),
+        ("log.1", "log,reopen", moves),
+        ("out", "log", "peer write 300000 16K"),
+    ] {
+        for (flags, status) in [("", if file == "out" { 125 } else { 0 }), ("--tee-strict", 125)] {
+            let directory = tempdir().expect("directory");
+            let path = directory.path().canonicalize().expect("directory");
+            let out = fs::File::create(path.join("out")).expect("create");
+            let run = Launch::program("strace")
+                .args(["-f", "-o", "/dev/null", "-e", "trace=close", "-P"])
+                .arg(path.join(file))
+                .args(["-e", "inject=close:error=EDQUOT", "nproxy", "--tee", tee, "--tee", "other"])
+                .words(flags)
+                .args(["sh", "-c", command])
+                .env("NPROXY_ENGINE", engine.name())
+                .directory(&path)
+                .stdout(out)
+                .finish();
+            run.expect_code(status).expect_one_line(&["close", "Disk quota exceeded"]);
+            for name in ["out", "other"] {
+                let arrived = digest_of_file(&path.join(name), 0);
+                run.expect(arrived == whole, &format!("{name} is whole, {tee}"));
+            }
+        }
+    }
 }
 
 /// What is meant for one run is not inherited by the command, or an nproxy in it would empty the same log; what is a

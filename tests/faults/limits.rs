@@ -1,15 +1,16 @@
 //! What there is none of, or too little: processes, descriptors, system calls, answers of the kernel.
 
 use std::fs;
-use std::io::Write;
+use std::io::Read;
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use tempfile::tempdir;
 
 use crate::harness::{Engine, Launch, need, on_both_engines, strace_works};
-use crate::payload::Digest;
+use crate::payload::{Digest, Hasher};
 use crate::proc;
 
 on_both_engines![
@@ -110,6 +111,57 @@ fn splice_is_forbidden() {
     }
 }
 
+/// So do copies into commands and sockets, also where the peer has closed and a new connection gets the rest.
+#[test]
+fn splice_is_forbidden_for_copies_that_threads_write() {
+    let (whole, bytes) = (Digest::of_payload(8 << 20, 1), 8 << 20);
+    for errno in ["EPERM", "ENOSYS"] {
+        for calls in ["io_uring_setup+splice+tee", "splice", "tee", "splice+tee"] {
+            let directory = tempdir().expect("directory");
+            let listener = UnixListener::bind(directory.path().join("socket")).expect("bind");
+            let peer = std::thread::spawn(move || {
+                // The first connection says nothing more after the first kilobytes, and goes.
+                let (mut first, _) = listener.accept().expect("accept");
+                let mut got = vec![0; 4000];
+                first.read_exact(&mut got).expect("read");
+                first.shutdown(Shutdown::Write).expect("shutdown");
+                let mut rest = Vec::new();
+                first.read_to_end(&mut rest).expect("read");
+                got.extend(rest);
+                got
+            });
+            let run = Launch::program("peer")
+                .args(["with", &format!("refuse={errno}:{calls}"), "--", "nproxy"])
+                .args(["--tee=|cat > got", "--tee=unix:socket", "--"])
+                .args(["peer", "write", &bytes.to_string(), "64K"])
+                .directory(directory.path())
+                .finish();
+            run.expect_code(0).expect_stdout(whole).expect_silent();
+            let arrived = peer.join().expect("the peer");
+            let mut hasher = Hasher::default();
+            hasher.update(&arrived);
+            assert_eq!(hasher.digest(), whole, "{errno} {calls}");
+            let got = crate::harness::digest_of_file(&directory.path().join("got"), 0);
+            assert_eq!(got, whole, "{errno} {calls}");
+        }
+    }
+}
+
+/// What a command that is started again had not taken, the next one gets, also without splice(2).
+#[test]
+fn restarted_command_where_splice_is_forbidden() {
+    let directory = tempdir().expect("directory");
+    let copy = "--tee=|read -r line || exit 0; echo \"$line\" >> lines; exit 1,restart=on-failure";
+    let script = "for n in 1 2 3; do echo $n; until grep -qx $n lines 2>/dev/null; do sleep 0.02; done; done";
+    let run = Launch::program("peer")
+        .args(["with", "refuse=EPERM:splice+tee", "--", "nproxy", copy, "sh", "-c", script])
+        .directory(directory.path())
+        .finish();
+    run.expect_code(0).expect_output("1\n2\n3\n");
+    let lines = fs::read_to_string(directory.path().join("lines")).expect("lines");
+    assert_eq!(lines, "1\n2\n3\n");
+}
+
 /// A copy that may lose bytes does so between whole writes, with a mark for the gap, also without tee(2).
 #[test]
 fn slow_copy_where_tee_is_forbidden() {
@@ -156,31 +208,41 @@ fn order_that_cannot_be_sent(engine: Engine) {
     }
 }
 
-/// Somebody asks for the status while no descriptor is left: that waits, and costs next to nothing.
+/// Somebody asks for the status while no descriptor is left: that waits, costs next to nothing, and is answered once there
+/// is one again.
 fn status_without_descriptors(engine: Engine) {
     let runtime = tempdir().expect("directory");
     let run = Launch::nproxy(engine)
-        .words("-- cat")
+        .words("--monitor=off -- cat")
         .stdin(std::process::Stdio::piped())
         .env("NPROXY_RUNTIME_DIR", runtime.path())
         .start();
-    let socket = runtime.path().join("nproxy").join(format!("{}.sock", run.pid()));
+    let pid = run.pid();
+    let socket = runtime.path().join("nproxy").join(format!("{pid}.sock"));
     proc::until("the socket", || socket.exists().then_some(()));
-    let open = proc::descriptors(run.pid()).len();
-    let limit = format!("--nofile={open}:4096");
-    let lowered =
-        Launch::program("prlimit").args(["--pid", &run.pid().to_string(), &limit]).finish();
-    lowered.expect_code(0);
-    // Fds above the limit stay; the lowest free one lies within it only if there is a gap.
+    proc::until("rest", || proc::sleeps(pid).then_some(()));
+    let set_limit = |limit: usize| {
+        let limit = format!("--nofile={limit}:4096");
+        let set = Launch::program("prlimit").args(["--pid", &pid.to_string(), &limit]).finish();
+        set.expect_code(0);
+    };
+    // No number below the first free one may be given away.
+    let open = proc::descriptors(pid);
+    let free = (0..).find(|number| open.iter().all(|(fd, _)| fd != number)).expect("a number");
+    set_limit(free as usize);
     let mut client = UnixStream::connect(&socket).expect("connect");
-    client.set_read_timeout(Some(Duration::from_secs(1))).expect("timeout");
-    let before = proc::time_wanted(run.pid());
+    client.set_read_timeout(Some(Duration::from_secs(2))).expect("timeout");
+    let before = proc::cpu_time(pid);
     let mut answer = String::new();
-    let heard = std::io::Read::read_to_string(&mut client, &mut answer);
-    let spent = proc::time_wanted(run.pid()) - before;
-    // A second of spinning is a second; ten tries are nothing.
-    assert!(heard.is_ok() || spent < Duration::from_millis(300), "{spent:?} while {heard:?}");
-    let _ = client.write_all(b"");
+    let heard = client.read_to_string(&mut answer);
+    let spent = proc::cpu_time(pid) - before;
+    assert!(heard.is_err() && answer.is_empty(), "an answer without a descriptor: {answer}");
+    // Two seconds of spinning are as much of a processor as the machine has to give; twenty tries are nothing.
+    assert!(spent < Duration::from_millis(200), "{spent:?} while nobody could be answered");
+    set_limit(4096);
+    client.set_read_timeout(None).expect("timeout");
+    client.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains(&format!("\"pid\":{pid}")), "{answer}");
 }
 
 /// With many copies the ring's queue is submitted in the middle of a turn; refused there, the run ends all the same.

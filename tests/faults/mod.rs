@@ -11,6 +11,8 @@ mod limits;
 mod neighbours;
 // Sockets that keep records apart.
 mod records;
+// Descriptors of kinds that hardly anybody has as a stdin or stdout.
+mod unusual;
 // Every system call of a run refused, one at a time.
 mod table;
 // Much of everything at the same time, for a while.

@@ -198,21 +198,38 @@ fn runtime_directories_that_are_none_of_ours() {
     assert!(!directory.path().join("nproxy").exists(), "nothing in another user's directory");
 }
 
-/// A handled INT from somebody does not make a later Ctrl-C somebody's: the script around nproxy gets its own.
+/// A signal from somebody, which the child has handled, does not make a later key somebody's: the script around nproxy
+/// gets its own. With a terminal of the child's own, and with ours; however often it was handled; and the other way round.
 fn signal_that_was_handled_is_forgotten(engine: Engine) {
-    let directory = tempdir().expect("directory");
-    let child = "trap 'trap - INT; echo handled' INT; echo up; while :; do sleep 0.05; done";
-    let script = format!("nproxy bash -c \"{child}\"\necho script goes on\n");
-    fs::write(directory.path().join("script"), script).expect("write");
-    let mut terminal = Terminal::open_with(engine, directory.path(), "auto", "--noediting");
-    terminal.enter("bash script");
-    terminal.screen.wait_for("up", 1);
-    let nproxy = terminal.shell.process("nproxy");
-    kill(Pid::from_raw(nproxy), Signal::SIGINT).expect("kill");
-    terminal.screen.wait_for("handled", 1);
-    terminal.press("\x03");
-    terminal.wait_for_prompt();
-    let shown = terminal.screen.so_far().text();
-    assert!(!shown.contains("script goes on"), "{shown}");
-    terminal.close();
+    for pty in ["auto", "never"] {
+        for (signal, name, key) in
+            [(Signal::SIGINT, "INT", "\x03"), (Signal::SIGQUIT, "QUIT", "\x1c")]
+        {
+            let directory = tempdir().expect("directory");
+            let child = format!(
+                "trap 'n=$((n+1)); echo handled $n; [ $n -lt 3 ] || trap - {name}' {name}; \
+                 echo up; while :; do sleep 0.05; done"
+            );
+            let script = format!(
+                "ulimit -c 0\nnproxy sh -c '{}'\necho goes on: $?\n",
+                child.replace('\'', "'\\''")
+            );
+            fs::write(directory.path().join("script"), script).expect("write");
+            let mut terminal = Terminal::open_with(engine, directory.path(), pty, "--noediting");
+            terminal.enter("bash script");
+            terminal.screen.wait_for("up", 1);
+            let nproxy = terminal.shell.process("nproxy");
+            for handled in 1..=3 {
+                kill(Pid::from_raw(nproxy), signal).expect("kill");
+                terminal.screen.wait_for(&format!("handled {handled}"), 1);
+            }
+            terminal.press(key);
+            terminal.wait_for_prompt();
+            let shown = terminal.screen.so_far().text();
+            // Bash ends a script with a command that died of INT; after QUIT it goes on, and says how it died.
+            let goes_on = shown.contains("goes on: 131");
+            assert_eq!(goes_on, signal == Signal::SIGQUIT, "{pty} {name}: {shown}");
+            terminal.close();
+        }
+    }
 }

@@ -78,7 +78,11 @@ fn a_directory_that_cannot_be_used_is_told(engine: Engine) {
     let run =
         Launch::nproxy(engine).arg("-v").arg("--crash-dump").arg(&missing).arg("true").finish();
     run.expect_code(0).expect_message(&["--crash-dump", "crashes is made with the first report"]);
-    for (directory, why) in [("/proc/no/where", "No such file"), ("/dev/null", "Not a directory")] {
+    for (directory, why) in [
+        ("/proc/no/where", "No such file"),
+        ("/proc/self/none", "No such file"),
+        ("/dev/null", "Not a directory"),
+    ] {
         let run =
             Launch::nproxy(engine).args(["--crash-dump", directory, "echo", "started"]).finish();
         run.expect_code(125).expect_output("").expect_one_line(&["crash reports", directory, why]);

@@ -111,5 +111,12 @@ fn a_terminal_that_the_command_writes_to_is_left_alone(engine: Engine) {
         return;
     };
     // script(1) passes the end of its own stdin on as a key, which the terminal echoes.
-    assert_eq!(shown.replace('\r', "").replace("^@", ""), "a\nb\n");
+    let shown = shown.replace('\r', "").replace("^@", "");
+    let said =
+        "nproxy: --progress shows nothing: the output goes to a terminal (--progress=always)\n";
+    assert_eq!(shown.replacen(said, "", 1), "a\nb\n");
+    assert!(shown.contains(said), "and it is said");
+    // A habit says nothing.
+    let habit = on_terminal(engine, "NPROXY_PROGRESS=auto nproxy echo a").expect("script");
+    assert_eq!(habit.replace('\r', "").replace("^@", ""), "a\n");
 }

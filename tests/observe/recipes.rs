@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -10,10 +12,24 @@ use tempfile::TempDir;
 use crate::harness::outcome::Finished;
 use crate::harness::{Engine, Launch, need, nproxy_path, on_both_engines};
 
-on_both_engines![make, cargo, npm, docker, ci, parallel_builds, systemd, pid_1, cron];
+on_both_engines![
+    make,
+    cargo,
+    npm,
+    docker,
+    ci,
+    parallel_builds,
+    systemd,
+    pid_1,
+    cron,
+    rsyslog,
+    redis,
+    a_collector_that_may_be_away,
+];
 
 /// Those of [`on_both_engines`] above.
-const TESTED: [&str; 9] = [
+const TESTED: [&str; 12] = [
+    "A collector that may be away",
     "CI",
     "PID 1 in a container",
     "Parallel builds",
@@ -22,6 +38,8 @@ const TESTED: [&str; 9] = [
     "docker",
     "make",
     "npm",
+    "redis",
+    "rsyslog",
     "systemd",
 ];
 
@@ -202,4 +220,52 @@ fn cron(engine: Engine) {
     run(engine, &job, &place).expect_code(0).expect_output("").expect_silent();
     fs::write(place.path().join("broken"), "").expect("file");
     run(engine, &job, &place).expect_code(9).expect_output("saving\n").expect_silent();
+}
+
+fn rsyslog(engine: Engine) {
+    let place = directory(&[("app", "#!/bin/sh\necho up; printf '\\033[31mdown\\033[m\\n'\n")]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address").to_string();
+    let heard = std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().expect("accept");
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut peer, &mut text).expect("text");
+        text
+    });
+    let line = recipe("rsyslog").replace("127.0.0.1:5514", &address);
+    run(engine, &line, &place).expect_code(0).expect_output("up\n\u{1b}[31mdown\u{1b}[m\n");
+    assert_eq!(heard.join().expect("the collector"), "<14>app: up\n<14>app: down\n");
+}
+
+/// No redis-server runs here: what redis-cli is given is what counts.
+fn redis(engine: Engine) {
+    let app = "#!/bin/sh\necho one two; printf '%s\\n' 'say \"hello\" \\n'\n";
+    let place = directory(&[("app", app), ("redis-cli", "#!/bin/sh\ncat > given\n")]);
+    run(engine, &recipe("redis"), &place).expect_code(0).expect_silent();
+    let given = "RPUSH app \"one two\"\nRPUSH app \"say \\\"hello\\\" \\\\n\"\n";
+    assert_eq!(log(&place, "given"), given);
+}
+
+/// The collector comes once the first line is written.
+fn a_collector_that_may_be_away(engine: Engine) {
+    let place = directory(&[("app", "#!/bin/sh\necho one; read -r go; echo two\n")]);
+    let spool = place.path().join("spool");
+    fs::create_dir(&spool).expect("directory");
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let address = address.expect("address");
+    let command = recipe("A collector that may be away")
+        .replace("loghost:5140", &address.to_string())
+        .replace("/var/spool/app", &spool.display().to_string())
+        .replace("-- app", "-- ./app");
+    let (reader, go) = std::io::pipe().expect("pipe");
+    let run = Launch::shell(engine, &command).directory(place.path()).stdin(reader).start();
+    run.stderr.as_ref().expect("captured").wait_for("tried again", 1);
+    let listener = TcpListener::bind(address).expect("bind");
+    drop(go);
+    let (mut peer, _) = listener.accept().expect("accept");
+    let mut got = String::new();
+    peer.read_to_string(&mut got).expect("read");
+    drop(peer);
+    run.finish().expect_code(0).expect_output("one\ntwo\n");
+    assert_eq!(got, "one\ntwo\n");
 }

@@ -175,12 +175,25 @@ fn install_writes_aliases_and_shims() {
     install(&["--alias", "red=printf 'it'\\''s %s\\n'"]);
     let aliases = prefix.join("share/nproxy/aliases.sh");
     assert_eq!(fs::read_to_string(&aliases).unwrap().lines().count(), 1, "no line twice");
+    // Options of nproxy stand in front of the command.
+    install(&["--alias", "tag=--prefix '# ' -- printf", "--shim", "echo=--prefix='% '"]);
+    let lines = fs::read_to_string(&aliases).unwrap();
+    let line = lines.lines().find_map(|line| line.strip_prefix("alias tag='")).expect("the alias");
+    assert!(line.ends_with(r"/bin/nproxy --prefix '\''# '\'' -- printf'"), "{line}");
+    for wrong in [["--alias", "x=--quiet make"], ["--shim", "a/b"], ["--shim", "make=quiet"]] {
+        Launch::program(script("install")).args(wrong).finish().expect_code(2);
+    }
     // A program that is called by name only, so that what is found is the shim.
     let shims = prefix.join("lib/nproxy/shims");
     let script =
         "PATH=$1:$PATH; NPROXY_TEXT=transform NPROXY_TIMESTAMP='> ' command env printf 'a\\nb\\n'";
     let run = Launch::program("bash").args(["-c", script, "bash"]).arg(&shims).finish();
     run.expect_code(0).expect_output("> a\n> b\n");
+    let run = Launch::program("bash")
+        .args(["-c", "PATH=$1:$PATH; command env echo a", "bash"])
+        .arg(&shims)
+        .finish();
+    run.expect_code(0).expect_output("% a\n");
     install(&["--uninstall"]);
     assert!(!aliases.exists() && !shims.exists());
 }

@@ -1,14 +1,17 @@
-//! A filesystem of two files, served over /dev/fuse while a command runs: what a network filesystem does now and then,
+//! A filesystem of three files, served over /dev/fuse while a command runs: what a network filesystem does now and then,
 //! at will.
 //!
 //! `source` holds seeded bytes, says another size than it has, and is read without the page cache. `sink` takes
-//! everything, and says at close(2) that a quota was exceeded. The protocol is that of fuse.h(7.31).
+//! everything, and says at close(2) that a quota was exceeded. `slow` takes nothing before a file `go` exists where the
+//! peer was started. The protocol is that of fuse.h(7.31).
 
 use std::ffi::{CString, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -19,6 +22,7 @@ use crate::{Outcome, number};
 const ROOT: u64 = 1;
 const SOURCE: u64 = 2;
 const SINK: u64 = 3;
+const SLOW: u64 = 4;
 
 /// Largest request: a write of this much, and its headers.
 const LARGEST: usize = 128 << 10;
@@ -87,6 +91,7 @@ impl Server {
             1 => match body.strip_suffix(&[0]) {
                 Some(b"source") => Ok(self.entry(SOURCE)),
                 Some(b"sink") => Ok(self.entry(SINK)),
+                Some(b"slow") => Ok(self.entry(SLOW)),
                 _ => Err(Errno::ENOENT),
             },
             // GETATTR, SETATTR
@@ -101,7 +106,12 @@ impl Server {
                 Ok(self.content[start..end].to_vec())
             }
             // WRITE
-            16 => Ok(words(&[field(body, 16), 0])),
+            16 => {
+                while node == SLOW && !Path::new("go").exists() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(words(&[field(body, 16), 0]))
+            }
             // FLUSH: what close(2) says.
             25 if node == SINK => Err(Errno::EDQUOT),
             // RELEASE, FSYNC, FLUSH, RELEASEDIR, ACCESS, DESTROY

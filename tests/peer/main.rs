@@ -17,6 +17,7 @@ mod pingpong;
 mod refuse;
 mod runtime;
 mod setting;
+mod terminal;
 mod witness;
 
 use std::error::Error;
@@ -62,7 +63,9 @@ witnesses
 settings
   with SETTING... -- COMMAND...        close=FD nonblock=FD ignore=SIG block=SIG default=SIG tty=PATH setsid
                                        refuse=ERRNO:CALL+CALL subreaper
-  fuse DIR BYTES SIZE COMMAND...       COMMAND beside a filesystem at DIR: source has BYTES and says SIZE, sink fails at close
+  fuse DIR BYTES SIZE COMMAND...       COMMAND beside a filesystem at DIR: source has BYTES and says SIZE, sink fails at
+                                       close, slow takes nothing before ./go exists
+  terminal COMMAND...                  COMMAND on a terminal: keys from stdin, the screen to stdout
   connect PATH COMMAND...              COMMAND with stdin and stdout on a Unix socket
   listen PATH COMMAND...               the same, for the first that connects
 sizes take K, M and G
@@ -116,6 +119,7 @@ fn run(role: &str, arguments: Vec<OsString>) -> Outcome {
         "exit" => Ok(number(arguments.first())? as i32),
         "die" => witness::die(arguments),
         "with" => setting::with(arguments),
+        "terminal" => terminal::terminal(arguments),
         "fuse" => fuse::serve(arguments),
         "connect" => setting::connect(arguments),
         "listen" => setting::listen(arguments),

@@ -388,10 +388,12 @@ fn a_terminal_that_may_not_be_opened(engine: Engine) {
     shell.terminal.close();
 }
 
-/// Eight of them at one terminal: lines stay whole, as long as the terminal takes them.
+/// Eight of them at one terminal: lines stay whole, also where the terminal is full again and again. Without a kernel worker
+/// they do as long as the terminal takes them at once.
 fn lines_of_several_writers(engine: Engine) {
+    let count = if engine == Engine::Uring { 500 } else { 12 };
     let mut shell = Shell::open(engine, "nproxy --");
-    shell.terminal.run("sh -c 'for i in 1 2 3 4 5 6 7 8; do $N seq -f \"row-%.0f-$i-row-row-row-row-row-row-end\" 12 & done; wait'; echo fin''ished");
+    shell.terminal.run(&format!("sh -c 'for i in 1 2 3 4 5 6 7 8; do $N seq -f \"row-%.0f-$i-row-row-row-row-row-row-end\" {count} & done; wait'; echo fin''ished"));
     shell.terminal.screen.wait_for("finished", 1);
     let text = shell.terminal.screen.so_far().text();
     let rows = text.lines().filter(|line| line.contains("row-row")).skip(1);

@@ -21,6 +21,7 @@ on_both_engines![
     keys_reach_the_script_around,
     a_script_around_stops_and_goes_on,
     somebody_elses_signal_stays_the_commands,
+    nobody_can_give_it_the_terminal,
 ];
 
 fn open(engine: Engine, directory: &Path) -> Terminal {
@@ -293,4 +294,27 @@ fn somebody_elses_signal_stays_the_commands(engine: Engine) {
     terminal.press(CTRL_C);
     terminal.wait_for_prompt();
     terminal.close();
+}
+
+/// In the background of a terminal, and no shell is left that could put it in front: a reader gets an error there, also
+/// one that does not mind to be told of a hang-up, and nproxy does not continue it for ever.
+fn nobody_can_give_it_the_terminal(engine: Engine) {
+    for wrapper in ["", "nproxy "] {
+        let directory = tempdir().expect("directory");
+        let mut terminal = open(engine, directory.path());
+        let script = "trap '' HUP; until [ -e go ]; do sleep 0.01; done; read x; echo read=$? > said; mv said ended";
+        std::fs::write(directory.path().join("reader"), script).expect("script");
+        terminal.run(&format!("bash -mc '{wrapper}bash reader & exit'"));
+        let outer = terminal.shell.process(&format!("{wrapper}bash reader"));
+        // Its parent was the shell that has gone.
+        proc::until("an orphan", || {
+            (proc::parent(outer) != Some(terminal.shell.pid())).then_some(())
+        });
+        std::fs::write(directory.path().join("go"), "").expect("go");
+        let ended =
+            proc::until("its end", || std::fs::read_to_string(directory.path().join("ended")).ok());
+        assert_eq!(ended, "read=1\n");
+        proc::until("nothing to be left", || matches!(proc::state(outer), 'X' | 'Z').then_some(()));
+        terminal.close();
+    }
 }

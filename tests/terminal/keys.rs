@@ -9,7 +9,7 @@ use tempfile::tempdir;
 use crate::harness::terminal::{Terminal, open_leader};
 use crate::harness::{Engine, Launch, on_both_engines, peer_path};
 use crate::proc;
-use crate::terminal::console::{CTRL_D, CTRL_Q, CTRL_S, Console};
+use crate::terminal::console::{CTRL_C, CTRL_D, CTRL_Q, CTRL_S, Console};
 
 on_both_engines![
     passwords_are_not_shown,
@@ -20,6 +20,8 @@ on_both_engines![
     terminal_lost,
     typed_ahead_for_the_shell,
     streams_that_are_the_terminal,
+    interrupted_after_the_end_of_the_command,
+    heartbeat_beside_a_reader,
 ];
 
 fn passwords_are_not_shown(engine: Engine) {
@@ -206,5 +208,46 @@ fn streams_that_are_the_terminal(engine: Engine) {
     // In the foreground of its session, but not its leader; asleep, unless ps is faster than it falls asleep.
     let text = console.text();
     assert!(["dumb S+\r\n", "dumb R+\r\n"].contains(&text.as_str()), "{text:?}");
+    console.run.finish().expect_code(0);
+}
+
+/// The command has ended, and what it has started still writes: Ctrl-C is for nproxy then.
+fn interrupted_after_the_end_of_the_command(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let mut terminal = Terminal::open_with(engine, directory.path(), "auto", "--noediting");
+    let before = terminal.modes();
+    let writer = "trap \"\" INT HUP PIPE; until [ -e go ]; do echo tick; sleep 0.01; done";
+    terminal.enter(&format!(
+        "nproxy --linger=eof bash -c '( {writer} ) & echo $$ > said; mv said pid; exit 3'"
+    ));
+    let pid = directory.path().join("pid");
+    let pid: i32 =
+        proc::until("the command's number", || fs::read_to_string(&pid).ok()?.trim().parse().ok());
+    proc::until("the command's end", || matches!(proc::state(pid), 'X').then_some(()));
+    let ticks = terminal.screen.so_far().text().matches("tick").count();
+    terminal.screen.wait_for("tick", ticks + 5);
+    terminal.press(CTRL_C);
+    terminal.wait_for_prompt();
+    fs::write(directory.path().join("go"), "").expect("go");
+    terminal.run("echo status=$?");
+    terminal.screen.wait_for("status=130", 1);
+    assert_eq!(terminal.modes(), before);
+    terminal.close();
+}
+
+/// Lines that say how long nothing has come disturb neither what is typed nor who reads it.
+fn heartbeat_beside_a_reader(engine: Engine) {
+    let script = "read x; echo got $x";
+    let mut console = Console::nproxy(engine, &["--heartbeat=1s", "sh", "-c", script]);
+    console.screen.wait_for("nproxy: sh: no output for 0:01", 1);
+    console.press("ty");
+    console.screen.wait_for("nproxy: sh: no output for", 2);
+    assert_eq!(console.modes(), console.before);
+    console.press("ped\n");
+    console.screen.wait_for("got typed\r\n", 1);
+    console.wait_for_end();
+    assert_eq!(console.modes(), console.before);
+    let text = console.text();
+    assert_eq!(text.matches('\n').count(), text.matches("\r\n").count(), "{text:?}");
     console.run.finish().expect_code(0);
 }

@@ -17,5 +17,7 @@ mod bytes;
 mod keys;
 // Whole screens beside those of the bare program, through tmux.
 mod screens;
+// The same for more programs: what draws, asks, or passes raw keys on.
+mod programs;
 // Beside the bare command, on one terminal with others.
 mod as_bare;

@@ -4,6 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::{Engine, on_both_engines};
+use crate::proc;
 use crate::terminal::console::{CTRL_BACKSLASH, CTRL_C, CTRL_D, Console};
 
 on_both_engines![
@@ -11,6 +12,7 @@ on_both_engines![
     after_signals_to_the_child,
     after_keys,
     after_the_end_of_the_monitor,
+    after_the_end_of_the_monitor_during_a_stop,
     after_a_failing_exec,
     after_an_end_of_its_own,
     left_as_the_child_leaves_them,
@@ -70,6 +72,23 @@ fn after_the_end_of_the_monitor(engine: Engine) {
     // What has come through nproxy shows that it has heard of the start.
     console.screen.wait_for("begun\r\n", 1);
     signal(monitor, Signal::SIGKILL);
+    console.wait_for_end();
+    assert_restored(&console);
+    console.screen.wait_for("nproxy: follow the child: its monitor process has died\r\n", 1);
+    console.run.finish().expect_code(125);
+}
+
+/// Nothing tells of it while nproxy is stopped: it sees that as soon as it goes on.
+fn after_the_end_of_the_monitor_during_a_stop(engine: Engine) {
+    let mut console = Console::nproxy(engine, &["sh", "-c", "echo begun; exec cat"]);
+    let (monitor, _) = console.wait_until_started();
+    console.screen.wait_for("begun\r\n", 1);
+    let nproxy = console.run.pid();
+    signal(nproxy, Signal::SIGSTOP);
+    proc::until("the stop", || (proc::state(nproxy) == 'T').then_some(()));
+    signal(monitor, Signal::SIGKILL);
+    proc::until("the monitor's end", || (proc::state(monitor) == 'Z').then_some(()));
+    signal(nproxy, Signal::SIGCONT);
     console.wait_for_end();
     assert_restored(&console);
     console.screen.wait_for("nproxy: follow the child: its monitor process has died\r\n", 1);

@@ -6,7 +6,7 @@ use std::fs;
 use tempfile::tempdir;
 
 use crate::harness::terminal::Terminal;
-use crate::harness::{Engine, Launch, on_both_engines};
+use crate::harness::{Engine, Launch, on_both_engines, skip};
 use crate::proc;
 use crate::terminal::console::{CTRL_C, CTRL_D, Console};
 
@@ -25,6 +25,7 @@ on_both_engines![
     tee_is_plain_and_the_screen_in_colour,
     tee_to_the_terminal_itself,
     the_monitor_holds_nothing,
+    without_ptmx,
 ];
 
 /// `cat | nproxy sort`: cat gets the lines, with their echo, and Ctrl-C ends both.
@@ -270,4 +271,27 @@ fn the_monitor_holds_nothing(engine: Engine) {
         || (numbers(child) == numbers(bare)).then_some(()),
         || format!("{:?} and {:?}", numbers(child), numbers(bare)),
     );
+}
+
+/// A chroot without /dev: there is no pty to be had, and only who has asked for one is refused.
+fn without_ptmx(engine: Engine) {
+    if !nix::unistd::geteuid().is_root() {
+        skip("only root may mount");
+        return;
+    }
+    let directory = tempdir().expect("directory");
+    let mut terminal = Terminal::open_with(engine, directory.path(), "auto", "--noediting");
+    let script = "mount -t tmpfs none /dev\n\
+                  nproxy test -t 1; echo quiet=$?; nproxy -v test -t 1; echo auto=$?\n\
+                  nproxy --pty=always true; echo always=$?\n";
+    fs::write(directory.path().join("script"), script).expect("script");
+    terminal.run("unshare -m sh script");
+    let text = terminal.screen.so_far().text();
+    let (quiet, rest) = text.split_once("quiet=1\r\n").expect("pipes");
+    let (auto, always) = rest.split_once("auto=1\r\n").expect("pipes");
+    let why = "nproxy: open a pty: No such file or directory";
+    assert!(!quiet.contains("nproxy:"), "{text}");
+    assert!(auto.contains(&format!("{why}; going on with pipes\r\n")), "{text}");
+    assert!(always.starts_with(&format!("{why}\r\nalways=125\r\n")), "{text}");
+    terminal.close();
 }

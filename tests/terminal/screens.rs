@@ -98,7 +98,7 @@ impl Drop for Window {
 }
 
 /// A key or line to send, or a new size, and what has to show before the screens are compared.
-enum Step<'s> {
+pub(super) enum Step<'s> {
     Keys(&'s [&'s str], &'s str),
     Size(&'s str, &'s str, &'s str),
 }
@@ -125,7 +125,7 @@ impl Step<'_> {
 
 /// Runs the steps bare and wrapped, and compares the screen after each.
 #[track_caller]
-fn compare(engine: Engine, steps: &[Step<'_>]) {
+pub(super) fn compare(engine: Engine, steps: &[Step<'_>]) {
     if !need(&["tmux", "-V"]) {
         return;
     }

@@ -4,7 +4,7 @@
 # takes its exit status: 0 passed, 77 skipped (its last line says why), anything else failed (the same).
 
 # Seconds that one test may take on an emulated machine.
-LIMIT=30
+LIMIT=100
 
 check() {
     name=$1 began=$(cut -d ' ' -f 1 /proc/uptime)

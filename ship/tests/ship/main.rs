@@ -5,11 +5,13 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
+//! | `credentials.rs` | a login by a credentials file, where an operator's server knows accounts only |
 //! | `following.rs` | rotation, renaming, compression, kills and restarts while somebody writes |
 //! | `once.rs` | what one pass ships: lines, halves, pieces, batches |
 //! | `refusals.rs` | one clear line each, and nothing skipped |
 //! | `nats.rs`, `segments.rs`, `shipper.rs` | the peers: server and client, writer, the program |
 
+mod credentials;
 mod following;
 mod nats;
 mod once;

@@ -91,6 +91,11 @@ impl Server {
 
     /// A client that logs in with what `login` adds.
     pub(crate) fn client_as(&self, login: Value) -> Client {
+        Client::connect(self.port, |_| login)
+    }
+
+    /// A client that logs in with what `login` makes of the server's nonce.
+    pub(crate) fn client_signing(&self, login: impl FnOnce(&str) -> Value) -> Client {
         Client::connect(self.port, login)
     }
 
@@ -120,12 +125,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn connect(port: u16, mut login: Value) -> Client {
+    fn connect(port: u16, login: impl FnOnce(&str) -> Value) -> Client {
         let socket = TcpStream::connect(("127.0.0.1", port)).expect("connect");
         socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
         let mut reader = BufReader::new(socket);
         let mut info = String::new();
         reader.read_line(&mut info).expect("INFO");
+        let info: Value = serde_json::from_str(info.trim_start_matches("INFO")).expect("JSON");
+        let mut login = login(info["nonce"].as_str().unwrap_or_default());
         login["verbose"] = json!(false);
         login["headers"] = json!(true);
         login["no_responders"] = json!(true);

@@ -32,7 +32,7 @@ pub(super) enum Next {
 
 /// How a segment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(in crate::copies) enum Cut {
     /// Behind a newline.
     AtLineEnd,
     /// In a line that is longer than the limit.

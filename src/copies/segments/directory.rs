@@ -14,7 +14,7 @@ use super::names::{self, Finished, Micros, Suffix};
 
 /// Where the segments of a copy are.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(in crate::copies) struct Directory {
     path: PathBuf,
     directory: PathBuf,
     base: OsString,
@@ -24,7 +24,7 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Of the copy into `path`.
-    pub(super) fn of(path: &Path) -> Directory {
+    pub(in crate::copies) fn of(path: &Path) -> Directory {
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -33,12 +33,12 @@ impl Directory {
         Directory { path: path.to_owned(), directory, base, newest: None }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::copies) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Opens the current file, which is made if it is not there. `mode` is for a new one, less the umask.
-    pub(super) fn open(&self, mode: u32) -> io::Result<File> {
+    pub(in crate::copies) fn open(&self, mode: u32) -> io::Result<File> {
         let mut options = File::options();
         options.write(true).create(true).truncate(false).mode(mode).custom_flags(libc::O_NOCTTY);
         // Reading is only for the last byte, and need not be allowed.
@@ -47,15 +47,15 @@ impl Directory {
     }
 
     /// Whether the path still names this file.
-    pub(super) fn names(&self, file: &File) -> bool {
+    pub(in crate::copies) fn names(&self, file: &File) -> bool {
         match (fs::metadata(&self.path), file.metadata()) {
             (Ok(named), Ok(open)) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
             _ => false,
         }
     }
 
-    /// Gives the current file the name of a finished one.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    /// Gives the current file the name of a finished one. Says when that was.
+    pub(in crate::copies) fn finish(&mut self) -> io::Result<Micros> {
         if self.newest.is_none() {
             self.newest = self.list()?.last().map(|finished| finished.time);
         }
@@ -78,14 +78,14 @@ impl Directory {
                 Err(errno) => return Err(errno.into()),
                 Ok(()) => {
                     self.newest = Some(time);
-                    return Ok(());
+                    return Ok(time);
                 }
             }
         }
     }
 
     /// The finished ones, in order.
-    pub(super) fn list(&self) -> io::Result<Vec<Finished>> {
+    pub(in crate::copies) fn list(&self) -> io::Result<Vec<Finished>> {
         let mut all = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
@@ -103,7 +103,7 @@ impl Directory {
         Ok(all)
     }
 
-    pub(super) fn remove(&self, finished: &Finished) -> io::Result<()> {
+    pub(in crate::copies) fn remove(&self, finished: &Finished) -> io::Result<()> {
         match fs::remove_file(self.place(finished.time, finished.compressed)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
@@ -111,17 +111,17 @@ impl Directory {
     }
 
     /// Where a finished segment is.
-    pub(super) fn place(&self, time: Micros, suffix: Option<Suffix>) -> PathBuf {
+    pub(in crate::copies) fn place(&self, time: Micros, suffix: Option<Suffix>) -> PathBuf {
         self.directory.join(names::finished(&self.base, time, suffix))
     }
 
     /// Where a compressed segment is while it is being made.
-    pub(super) fn unfinished(&self, time: Micros, suffix: Suffix) -> PathBuf {
+    pub(in crate::copies) fn unfinished(&self, time: Micros, suffix: Suffix) -> PathBuf {
         self.directory.join(names::unfinished(&self.base, time, suffix))
     }
 
     /// Removes what a compressor has left that did not end.
-    pub(super) fn remove_unfinished(&self) {
+    pub(in crate::copies) fn remove_unfinished(&self) {
         let mut prefix = OsString::from(".");
         prefix.push(&self.base);
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
@@ -134,12 +134,12 @@ impl Directory {
     }
 
     /// The directory, to be watched.
-    pub(super) fn directory(&self) -> &Path {
+    pub(in crate::copies) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// The current file's name in it.
-    pub(super) fn base(&self) -> &OsStr {
+    pub(in crate::copies) fn base(&self) -> &OsStr {
         &self.base
     }
 }

@@ -16,20 +16,20 @@ use crate::config::Compression;
 const TIME: &str = "%Y%m%dT%H%M%S.%6fZ";
 
 /// Microseconds since 1970.
-pub(super) type Micros = i64;
+pub(in crate::copies) type Micros = i64;
 
 /// A finished segment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Finished {
-    pub(super) time: Micros,
-    pub(super) compressed: Option<Suffix>,
+pub(in crate::copies) struct Finished {
+    pub(in crate::copies) time: Micros,
+    pub(in crate::copies) compressed: Option<Suffix>,
     /// Bytes on disk.
-    pub(super) size: u64,
+    pub(in crate::copies) size: u64,
 }
 
 /// What a compressed segment's name ends in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Suffix {
+pub(in crate::copies) enum Suffix {
     Gz,
     Zst,
 }

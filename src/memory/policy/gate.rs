@@ -3,13 +3,16 @@
 //! Holding a child back can lower its memory only if memory comes with output and goes by itself: what is kept for a
 //! second, what another thread frees. A child that merely has memory, or that gathers it until its end, stops growing
 //! too while it cannot write, and has gained nothing when it goes on. So a *try* begins only where memory grows while
-//! output flows, and goes on only while memory *falls*. A try that brings nothing costs [`TRY`], all such tries
-//! together [`FREE`] or a share of one in [`COST_PART`] of the time, and each makes the next one rarer.
+//! output flows, and goes on only while memory *falls*. One that brings nothing costs [`TRY`], one that does at most
+//! [`TRY_MOST`]; all that bring nothing together cost [`FREE`] or a share of one in [`COST_PART`] of the time, and each
+//! makes the next one rarer.
 //!
 //! Memory may also fall for a reason of its own, a garbage collector's for example, and then the gate would claim
 //! what is not its doing. Two things tell: levels that memory has left by itself with the gate open are no reason to
 //! close it, and after a try that seemed to help, the next is now and then left out to see what happens
-//! (a *control*), where there is room for that.
+//! (a *control*), where there is room for that. Tries that no control has confirmed are paid for like those in vain:
+//! otherwise a collector that works close below the emergency stage, where no control fits in, would be held back for
+//! ever.
 
 use std::time::Duration;
 
@@ -23,11 +26,11 @@ pub(super) const TRY: Duration = Duration::from_millis(2200);
 const AFTER_FALL: Duration = Duration::from_secs(1);
 
 /// The longest that one try lasts, however well it goes.
-pub(super) const TRY_MOST: Duration = Duration::from_secs(10);
+const TRY_MOST: Duration = Duration::from_secs(3);
 
 /// What tries that brought nothing may cost altogether, and the share of the time that they may cost if that is more:
 /// one part in so many.
-const FREE: Duration = Duration::from_secs(3);
+const FREE: Duration = TRY_MOST;
 const COST_PART: u32 = 10;
 
 /// The time between the first try that brought nothing and the next one; doubled each time.
@@ -230,7 +233,8 @@ impl Gate {
     /// What memory does with the gate open. Just after a try it may still fall for that.
     fn follow_open(&mut self, now: Sample) {
         let controls = matches!(self.state, State::Control { .. });
-        if now.at.saturating_sub(self.opened) < TRY && !controls {
+        let just_opened = !self.closed.is_zero() && now.at < self.opened + TRY;
+        if just_opened && !controls {
             self.top = now.resident;
         }
         self.top = self.top.max(now.resident);
@@ -257,21 +261,26 @@ impl Gate {
             self.state = State::Control { since: now.at, level: now.resident };
             return None;
         }
-        self.affords(self.lost, now.at).then(|| self.close(now))
+        self.affords(self.doubtful(), now.at).then(|| self.close(now))
     }
 
     /// Whether it is time to see what happens without a try: after so many that seemed to help, or when they would have
     /// cost too much if they did not.
     fn is_control_due(&self, at: Duration) -> bool {
-        let every = self.control_after.max(1);
-        let doubtful = self.unconfirmed / every;
-        self.helped >= every || self.helped > 0 && !self.affords(self.lost + doubtful, at)
+        self.helped >= self.control_after.max(1)
+            || self.helped > 0 && !self.affords(self.doubtful(), at)
+    }
+
+    /// Time that tries have taken in vain, or may have: the more controls have confirmed them, the less those count
+    /// that no control has looked at yet.
+    fn doubtful(&self) -> Duration {
+        self.lost + self.unconfirmed / self.control_after.max(1)
     }
 
     /// Whether one more try that brings nothing is within what such tries may cost, having cost so much.
     fn affords(&self, lost: Duration, at: Duration) -> bool {
         let open = at.saturating_sub(self.closed);
-        lost + TRY <= FREE.max(open / COST_PART)
+        lost + TRY_MOST <= FREE.max(open / COST_PART)
     }
 
     fn control(
@@ -281,16 +290,23 @@ impl Gate {
         now: Sample,
         terms: Terms,
     ) -> Option<GateChange> {
-        let most = level + level / 2;
-        let late = terms.room(now) as f64 <= self.flow.growth() * CONTROL_NOTICE;
-        let needed = terms.position != Position::Below && (now.resident >= most || late);
-        let over = now.at.saturating_sub(since) >= CONTROL;
-        if needed {
+        let grew = terms.position != Position::Below && now.resident >= level + level / 2;
+        if grew {
             self.control_after = self.control_after.max(1).saturating_mul(2);
             self.unconfirmed = Duration::ZERO;
+        }
+        if grew || terms.position == Position::Above {
             self.state = State::Open;
             return (terms.position == Position::Critical).then(|| self.close(now));
         }
+        // It might have fallen in time, or not. That confirms nothing, but to stop it is worth what there is to spend.
+        let late = terms.room(now) as f64 <= self.flow.growth() * CONTROL_NOTICE;
+        let critical = terms.position == Position::Critical;
+        if critical && late && self.affords(self.doubtful(), now.at) {
+            self.state = State::Open;
+            return Some(self.close(now));
+        }
+        let over = now.at.saturating_sub(since) >= CONTROL;
         let fell = terms.position == Position::Below || self.natural >= level;
         if fell || over {
             self.natural = self.natural.max(self.top);

@@ -138,9 +138,13 @@ impl Monitor {
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
-        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        if waitid(Id::Pid(self.pid), look) == Err(Errno::ECHILD) {
+        if shutdown(self.socket.as_raw_fd(), Shutdown::Both).is_err() {
+            // It would not hear of it, and be waited for in vain.
+            // SAFETY: as below.
+            unsafe { libc::kill(self.pid.as_raw(), libc::SIGKILL) };
+        }
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if waitid(Id::Pid(self.pid), flags) == Err(Errno::ECHILD) {
             // The kernel has reaped it: its number may be another process's.
             return;
         }

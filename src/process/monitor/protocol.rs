@@ -48,7 +48,7 @@ pub(crate) enum MonitorEvent {
     Continued,
     /// The child has ended.
     Ended(Exit),
-    /// The farewell has been sent.
+    /// The last message has been sent.
     HangUpAnnounced,
 }
 

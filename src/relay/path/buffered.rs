@@ -16,7 +16,7 @@ use crate::relay::flow::TextSwitch;
 use crate::relay::link::{Link, Reads, Step};
 use crate::relay::result::TransferResult;
 use crate::relay::route::{End, TextWork};
-use crate::ring::{Buffer, Op, Operation, Ring};
+use crate::ring::{Buffer, Engine, Op, Operation, Ring};
 use crate::text::newline::{self, Newlines};
 use crate::text::{Arrival, Filter, Progress, line_ends};
 
@@ -26,9 +26,17 @@ pub(in crate::relay) const BUFFER: usize = 256 << 10;
 /// So much goes into a pipe in one piece, whoever else writes there (PIPE_BUF in pipe(7)), in bytes.
 const WHOLE: usize = libc::PIPE_BUF;
 
-/// How long the beginning of a line waits for the rest where it would go into a pipe or a terminal: writers flush their
+/// How long the beginning of a line waits for the rest where others may write to the same place: writers flush their
 /// buffers anywhere in a line, and write the next part at once. A prompt is seen so much later.
 const REST_OF_LINE: Duration = Duration::from_millis(20);
+
+/// The same where it would go into a file. Nobody waits there for a prompt, and the writer of the rest may have to wait
+/// for a processor as long as this on a busy machine.
+const REST_OF_LINE_IN_FILE: Duration = Duration::from_millis(200);
+
+/// Less than this is no full buffer that a writer has flushed (C's stdio has none that is smaller): at a terminal it is
+/// a prompt or the echo of a key, and goes at once.
+const FLUSHED_BUFFER: usize = 1024;
 
 /// Into a socket that keeps records apart, no smaller ones are tried than these: every transport takes them.
 const SMALLEST_WRITE: usize = 512;
@@ -63,6 +71,16 @@ pub(in crate::relay) struct Buffered {
     lines: u64,
     text: Option<Text>,
     buffers: Buffers,
+}
+
+/// Where a chunk may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Division {
+    Anywhere,
+    /// Behind a line, if the rest of the last one is already in the source.
+    Lines,
+    /// Behind a line, and the rest of the last one is waited for.
+    AwaitedLines,
 }
 
 /// Whether the rest of a line is waited for.
@@ -180,7 +198,7 @@ impl Buffered {
             if sink.kind() == Kind::Pipe && self.text.is_some() {
                 end = pending.start + whole_lines(&output.bytes()[pending.start..end]);
             }
-            let op = write(sink, output, pending.start..end);
+            let op = write(sink, output, pending.start..end, ring.engine());
             ring.submit(link.token(Operation::Write), op)?;
         }
         Ok(())
@@ -188,21 +206,27 @@ impl Buffered {
 
     /// Hands what was read over to be written, once the last write is through.
     fn pass_on(&mut self, source: &Endpoint, sink: &Endpoint) {
+        let division = self.division(source, sink);
         let (Some(input), Some(output)) = (&mut self.input, &mut self.output) else { return };
         if self.filled.is_empty() || !self.pending.is_empty() || self.completing_line {
             return;
         }
         let whole = self.filled.clone();
         let bytes = &input.bytes()[whole.clone()];
-        let cut = match sink.kind() {
-            _ if self.source_ended || source.kind() == Kind::Records => bytes.len(),
-            Kind::Pipe | Kind::Terminal if self.text.is_some() && bytes.len() < BUFFER => {
-                self.line_wait.cut(bytes, source)
+        let cut = match division {
+            Division::Anywhere => bytes.len(),
+            Division::Lines => line_cut(bytes, source),
+            Division::AwaitedLines => {
+                let patience = match sink.kind() {
+                    Kind::File => REST_OF_LINE_IN_FILE,
+                    _ => REST_OF_LINE,
+                };
+                self.line_wait.cut(bytes, source, patience)
             }
-            Kind::File | Kind::Terminal => line_cut(bytes, source),
-            Kind::Pipe if self.text.is_some() => line_cut(bytes, source),
-            _ => bytes.len(),
         };
+        if division != Division::AwaitedLines {
+            self.line_wait = LineWait::No;
+        }
         let end = whole.start + cut;
         match &mut self.text {
             None | Some(Text { mode: Mode::Off, .. }) if !self.kept.is_empty() => {
@@ -240,6 +264,23 @@ impl Buffered {
                 }
             }
         }
+    }
+
+    /// Where what was read may be divided: in lines, if others may write to the sink as well.
+    fn division(&self, source: &Endpoint, sink: &Endpoint) -> Division {
+        let text = self.text.is_some();
+        match sink.kind() {
+            _ if self.source_ended || source.kind() == Kind::Records => Division::Anywhere,
+            Kind::Terminal if !text && self.is_prompt() => Division::Lines,
+            Kind::File | Kind::Terminal => Division::AwaitedLines,
+            Kind::Pipe if text => Division::AwaitedLines,
+            _ => Division::Anywhere,
+        }
+    }
+
+    /// Whether what has come may be all that comes, and somebody at the terminal waits to see it.
+    fn is_prompt(&self) -> bool {
+        self.line_wait == LineWait::No && self.filled.len() < FLUSHED_BUFFER
     }
 
     pub(in crate::relay) fn complete(
@@ -298,11 +339,16 @@ impl Buffered {
                 Step::Continue
             }
             // A hang-up without input: nothing ever came.
-            TransferResult::Moved(_) => {
-                self.source_ended = true;
-                self.end_if_drained(link)
+            TransferResult::Moved(_) => match link.hung_up() {
+                Step::End(End::Failed(_)) => self.read_failed(Errno::EBADF, link),
+                _ => {
+                    self.source_ended = true;
+                    self.end_if_drained(link)
+                }
+            },
+            TransferResult::Failed(_) | TransferResult::Refused => {
+                self.read_failed(result.errno(), link)
             }
-            TransferResult::Failed(errno) => self.read_failed(errno, link),
             _ => Step::Continue,
         }
     }
@@ -440,7 +486,6 @@ impl Buffered {
         // Pipes and files are ended by closing them; a terminal stays, and is told by a character.
         if let (Some(sink), Some(output)) = (&link.sink, &mut self.output)
             && sink.kind() == Kind::Leader
-            && link.kinds.0 != Kind::Terminal
             && !std::mem::replace(&mut self.ending, true)
         {
             let end = sink.end_of_input(self.last);
@@ -473,6 +518,11 @@ impl Buffered {
         if let Some(text) = &mut self.text {
             text.filter.set_pid(pid);
         }
+    }
+
+    /// The last byte delivered.
+    pub(in crate::relay) fn last(&self) -> Option<u8> {
+        self.last
     }
 
     /// Lines that have ended under text modes; `None` without any.
@@ -557,10 +607,15 @@ impl Text {
 
 impl LineWait {
     /// How much of `bytes` is to go on now: whole lines, until the rest of the last one has been waited for long enough.
-    fn cut(&mut self, bytes: &[u8], source: &Endpoint) -> usize {
+    fn cut(&mut self, bytes: &[u8], source: &Endpoint, patience: Duration) -> usize {
         let lines = last_line_end(bytes).unwrap_or(0);
         match self {
             _ if lines == bytes.len() => *self = LineWait::No,
+            // No line is as long as this.
+            _ if lines == 0 && bytes.len() >= BUFFER => {
+                *self = LineWait::No;
+                return bytes.len();
+            }
             LineWait::Over => {
                 *self = LineWait::No;
                 // It may have come in this moment.
@@ -568,7 +623,7 @@ impl LineWait {
             }
             LineWait::Until(_) if lines == 0 => {}
             LineWait::No | LineWait::Until(_) => {
-                *self = LineWait::Until(Instant::now() + REST_OF_LINE);
+                *self = LineWait::Until(Instant::now() + patience);
             }
         }
         lines
@@ -589,9 +644,8 @@ fn last_line_end(bytes: &[u8]) -> Option<usize> {
     bytes.iter().rposition(|byte| *byte == b'\n').map(|end| end + 1)
 }
 
-/// How much of `bytes` may go into a file that others may write to as well: whole lines, as long as
-/// the rest of the last one is already on its way. What two writers append then stays line by line. So it is at a
-/// terminal, as far as that takes a whole write at once.
+/// How much of `bytes` may go where others may write as well, once the rest of the last line is not waited for: whole
+/// lines, if that rest is already on its way.
 fn line_cut(bytes: &[u8], source: &Endpoint) -> usize {
     match last_line_end(bytes) {
         Some(last) if last < bytes.len() && source.has_input() => last,
@@ -609,7 +663,14 @@ fn read(source: &Endpoint, buffer: Buffer, start: usize) -> Op {
     }
 }
 
-fn write(sink: &Endpoint, buffer: Buffer, range: Range<usize>) -> Op {
+fn write(sink: &Endpoint, buffer: Buffer, range: Range<usize>, engine: Engine) -> Op {
+    // A kernel worker may wait, and then others at the terminal tear no line. What is drawn on it, or echoed, need not.
+    if let Some(terminal) = sink.blocking()
+        && engine == Engine::Uring
+        && buffer.bytes()[range.clone()].contains(&b'\n')
+    {
+        return Op::write(terminal, buffer, range).on_worker();
+    }
     match sink.kind() {
         Kind::File => Op::write_file(sink.fd(), buffer, range),
         _ if sink.is_nonblocking() => {

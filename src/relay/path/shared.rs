@@ -138,10 +138,7 @@ impl Shared {
         match result {
             TransferResult::Moved(moved) => {
                 self.chunk.start += moved as usize;
-                let counters = &mut link.counters;
-                counters.operations += 1;
-                counters.bytes += u64::from(moved);
-                counters.copied += u64::from(moved);
+                link.delivered_from_buffer(moved);
                 self.copies.iter_mut().for_each(|copy| copy.pass(moved.into()));
                 Step::Continue
             }

@@ -167,7 +167,7 @@ impl Teed {
         link: &mut Link,
     ) -> Step {
         let step = match token.operation {
-            Operation::Input => self.polled(result),
+            Operation::Input => self.polled(result, link),
             Operation::Tee => self.teed(token.copy, result, link),
             Operation::Mark => self.marked(token.copy, result, buffer),
             _ => self.spliced(result, link),
@@ -185,13 +185,14 @@ impl Teed {
         self.copies
     }
 
-    fn polled(&mut self, result: TransferResult) -> Step {
+    fn polled(&mut self, result: TransferResult, link: &Link) -> Step {
         self.input = Input::Unknown;
         match result {
             // A hang-up without input: the source has ended, and all of it has moved on.
             TransferResult::Moved(events) if events & PollFlags::POLLIN.bits() as u32 == 0 => {
-                Step::End(End::Delivered)
+                link.hung_up()
             }
+            TransferResult::Failed(_) | TransferResult::Refused => link.read_failed(result.errno()),
             _ => Step::Continue,
         }
     }

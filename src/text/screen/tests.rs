@@ -212,7 +212,7 @@ fn prefixes_are_for_the_lines_that_are_left() {
     let transform =
         Prefix::new(StampMode::Elapsed, Some("%S> "), Zone::default(), LineNumbers::On).unwrap();
     let escapes = Escapes::Screen { size: size(3), c1: C1::Text };
-    let modes = Modes { escapes, transform: Some(transform), ..Modes::default() };
+    let modes = Modes { escapes, transform: Some(transform) };
     for room in [1, 7, 1000] {
         let text = run(Filter::new(&modes), [&b"1 %\r2 %\ra\x1b[K\r\nb\nc\nd\n"[..]], room);
         let expected = "00>      1\ta\n00>      2\tb\n00>      3\tc\n00>      4\td\n";

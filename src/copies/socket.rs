@@ -1,0 +1,201 @@
+//! The socket of a collector: where it is, how it is connected without waiting, and what its peer says.
+//!
+//! What the peer says is read and thrown away at once: a peer that answers and is not read stops reading in the end, and a
+//! socket that is closed with input unread makes the kernel throw away what the peer has not read yet.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
+    SockaddrLike, UnixAddr, connect, getsockopt, shutdown, socket, sockopt,
+};
+
+use super::intake::is;
+use crate::ring::{unsent, widest_window};
+
+/// How long one try to connect may take.
+const CONNECTING: Duration = Duration::from_secs(5);
+
+/// Where a collector is.
+#[derive(Clone, Debug)]
+pub(crate) enum Address {
+    Tcp(Vec<SocketAddr>),
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// # Errors
+    /// If a name cannot be resolved: no waiting helps.
+    pub(crate) fn resolve(host_and_port: &str) -> io::Result<Address> {
+        let all: Vec<SocketAddr> = host_and_port.to_socket_addrs()?.collect();
+        match all.is_empty() {
+            true => Err(io::Error::other("no such host")),
+            false => Ok(Address::Tcp(all)),
+        }
+    }
+
+    /// Begins to connect to the next of the addresses after `tried` of them. `None` if there is none left.
+    fn begin(&self, tried: usize) -> Option<Result<Socket, Errno>> {
+        match self {
+            Address::Unix(path) if tried == 0 => Some(
+                UnixAddr::new(path)
+                    .and_then(|address| Socket::begin(Family::Unix, AddressFamily::Unix, &address)),
+            ),
+            Address::Unix(_) => None,
+            Address::Tcp(all) => all.get(tried).map(|address| match address {
+                SocketAddr::V4(address) => {
+                    Socket::begin(Family::Tcp, AddressFamily::Inet, &SockaddrIn::from(*address))
+                }
+                SocketAddr::V6(address) => {
+                    Socket::begin(Family::Tcp, AddressFamily::Inet6, &SockaddrIn6::from(*address))
+                }
+            }),
+        }
+    }
+}
+
+/// What kind of socket it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Tcp,
+    Unix,
+}
+
+/// A socket that does not block.
+#[derive(Debug)]
+pub(super) struct Socket {
+    fd: OwnedFd,
+    family: Family,
+}
+
+impl Socket {
+    fn begin(
+        family: Family,
+        domain: AddressFamily,
+        address: &dyn SockaddrLike,
+    ) -> Result<Socket, Errno> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let protocol = match family {
+            Family::Tcp => Some(SockProtocol::Tcp),
+            Family::Unix => None,
+        };
+        let fd = socket(domain, SockType::Stream, flags, protocol)?;
+        match connect(fd.as_raw_fd(), address) {
+            Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(Socket { fd, family }),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(super) fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Bytes that the peer's kernel (TCP), or the peer itself (Unix), has not taken yet.
+    pub(super) fn unsent(&self) -> u64 {
+        unsent(self.fd.as_raw_fd())
+    }
+
+    /// The most that the peer's kernel may have taken and the peer not read, in bytes; 0 if that cannot be told.
+    pub(super) fn widest_window(&self) -> u64 {
+        match self.family {
+            Family::Tcp => widest_window(self.fd.as_raw_fd()),
+            Family::Unix => 0,
+        }
+    }
+
+    /// What has befallen it, if anything has.
+    pub(super) fn error(&self) -> Option<Errno> {
+        match getsockopt(&self.fd, sockopt::SocketError) {
+            Ok(0) => None,
+            Ok(error) => Some(Errno::from_raw(error)),
+            Err(errno) => Some(errno),
+        }
+    }
+
+    /// No more comes.
+    pub(super) fn finish(&self) {
+        // A peer that has gone needs not be told.
+        let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
+    }
+
+    /// Reads and forgets what the peer has said. True once it says no more.
+    pub(super) fn drain(&self) -> Result<bool, Errno> {
+        let mut said = [0; 4096];
+        loop {
+            match nix::unistd::read(&self.fd, &mut said) {
+                Ok(0) => return Ok(true),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Whether what poll(2) has found means that the peer is gone.
+    pub(super) fn is_gone(&self, found: PollFlags) -> bool {
+        let gone = match self.family {
+            // Both directions are closed, which takes both ends: ours may have been first.
+            Family::Tcp => PollFlags::POLLERR | PollFlags::POLLNVAL,
+            Family::Unix => PollFlags::POLLERR | PollFlags::POLLNVAL | PollFlags::POLLHUP,
+        };
+        found.intersects(gone)
+    }
+}
+
+/// A try to connect: one address after the other, until one answers.
+#[derive(Debug, Default)]
+pub(super) struct Connecting {
+    tried: usize,
+    pending: Option<(Socket, Option<Instant>)>,
+    last: Option<Errno>,
+}
+
+impl Connecting {
+    /// Goes on. `None` if the answer has to be waited for.
+    ///
+    /// # Errors
+    /// Why the last address cannot be connected to.
+    pub(super) fn advance(&mut self, address: &Address) -> Result<Option<Socket>, Errno> {
+        loop {
+            if let Some((socket, until)) = self.pending.take() {
+                let answered = PollFlags::POLLOUT | PollFlags::POLLERR | PollFlags::POLLHUP;
+                match (is(socket.fd(), answered), until) {
+                    (true, _) => match getsockopt(&socket.fd(), sockopt::SocketError)? {
+                        0 => return Ok(Some(socket)),
+                        error => self.last = Some(Errno::from_raw(error)),
+                    },
+                    (false, Some(until)) if Instant::now() >= until => {
+                        self.last = Some(Errno::ETIMEDOUT);
+                    }
+                    (false, until) => {
+                        self.pending = Some((socket, until));
+                        return Ok(None);
+                    }
+                }
+            }
+            match address.begin(self.tried) {
+                None => return Err(self.last.unwrap_or(Errno::ECONNREFUSED)),
+                Some(Err(errno)) => self.last = Some(errno),
+                Some(Ok(socket)) => {
+                    self.pending = Some((socket, Instant::now().checked_add(CONNECTING)));
+                }
+            }
+            self.tried += 1;
+        }
+    }
+
+    /// The socket whose answer is waited for, and until when.
+    pub(super) fn pending(&self) -> Option<(BorrowedFd<'_>, Option<Instant>)> {
+        self.pending.as_ref().map(|(socket, until)| (socket.fd(), *until))
+    }
+}
