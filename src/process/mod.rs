@@ -11,6 +11,7 @@ pub(crate) mod node;
 pub(crate) mod procfs;
 pub(crate) mod prompt;
 pub(crate) mod signals;
+pub(crate) mod silence;
 pub(crate) mod spawn;
 pub(crate) mod startup;
 mod vfork;

@@ -26,6 +26,8 @@ pub(super) enum Reads {
     UpTo(u32),
     /// Nothing now.
     Held,
+    /// Nothing more: another path takes over once this one holds nothing, so what it holds waits for no rest of a line.
+    Ending,
 }
 
 /// Whether what goes into a sink is delivered.

@@ -40,7 +40,7 @@ use flow::Admission;
 use link::{Delivery, Link, Reads, Step, TRANSFER};
 use pace::Pace;
 use path::switch::{Handover, Switch};
-use path::{BUFFER, Path, Teed};
+use path::{BUFFER, Path, Teed, copy};
 use result::TransferResult;
 
 /// Where bytes flow. See the module's picture.
@@ -166,11 +166,10 @@ impl Relay {
     /// # Errors
     /// Only if the ring itself fails.
     pub fn advance(&mut self, ring: &mut Ring, now: Instant) -> io::Result<()> {
-        if let (State::Ended(_), Path::Teed(path)) = (&self.state, &mut self.path) {
-            return path.mark_last(&self.link, ring);
-        }
-        if !matches!(self.state, State::Open) {
-            return Ok(());
+        match self.state {
+            State::Open => {}
+            State::Ended(_) => return copy::mark_last(self.path.copies_mut(), &self.link, ring),
+            State::Leaving => return Ok(()),
         }
         if self.watch == Watch::Due
             && let Some(sink) = &self.link.sink
@@ -184,7 +183,8 @@ impl Relay {
             self.paced_until,
             self.admission.admits(now),
         ) {
-            (Handover::Draining, ..) | (_, _, 0) => Reads::Held,
+            (Handover::Draining, ..) => Reads::Ending,
+            (_, _, 0) => Reads::Held,
             _ if self.link.status != 0 => Reads::Held,
             (_, Some(until), _) if now < until => Reads::Held,
             (.., most) => Reads::UpTo(most),
@@ -213,10 +213,12 @@ impl Relay {
     /// Only if the ring itself fails.
     pub fn complete(&mut self, completion: Completion, ring: &mut Ring) -> io::Result<()> {
         if let State::Ended(_) = self.state {
-            if let (Path::Teed(path), Operation::Mark) =
-                (&mut self.path, completion.token.operation)
+            let Completion { token, outcome, buffer, .. } = completion;
+            let copies = self.path.copies_mut();
+            if let (Operation::Mark, Some(copy)) =
+                (token.operation, copies.get_mut(usize::from(token.copy)))
             {
-                path.marked_last(completion.token.copy);
+                copy::marked_last(copy, TransferResult::of(outcome), buffer);
             }
             return Ok(());
         }
@@ -409,11 +411,7 @@ impl Relay {
         self.link.counters.undelivered += self.held();
         self.link.source = None;
         let end = self.close_sink(end);
-        match &mut self.path {
-            Path::Teed(path) => path.release_copies(),
-            Path::Shared(path) => path.release_copies(),
-            Path::Direct(_) | Path::Brokered(_) | Path::Buffered(_) => {}
-        }
+        copy::release(self.path.copies_mut());
         self.state = State::Ended(end);
         self.cancel_reads(ring)?;
         for operation in [Operation::Drain, Operation::Write, Operation::SinkWatch] {

@@ -515,3 +515,54 @@ fn an_unfinished_line_waits_for_its_rest_and_not_for_ever() {
         }
     }
 }
+
+/// Text modes that are switched off wait for no rest of a line: nothing is read before the splice has taken over.
+#[test]
+fn a_line_that_is_waited_for_goes_on_when_text_is_switched_off() {
+    for engine in [Engine::Uring, Engine::Epoll] {
+        let way = Way { text: true, ..Way::plain(engine) };
+        let mut trial = Trial::new(way, b"one\ntwo\nthree\nfour".to_vec());
+        trial.turn(Event::Feed(6), Harm::None);
+        (0..6).for_each(|_| trial.turn(Event::Run(0, u32::MAX), Harm::None));
+        trial.turn(Event::Text(false), Harm::None);
+        trial.turn(Event::Feed(4), Harm::None);
+        trial.finish().expect("an end");
+        assert_eq!(trial.outside.got, trial.outside.sent, "{way:?}");
+        trial.judge(way).expect("nothing is missing");
+    }
+}
+
+/// Also where tee is refused, what a copy has lost at last is marked when its reader reads again.
+#[test]
+fn the_last_gap_is_marked_where_tee_is_refused() {
+    for engine in [Engine::Uring, Engine::Epoll] {
+        let way = Way { copies: 1, on_full: OnFull::Drop, ..Way::plain(engine) };
+        let mut trial = Trial::new(way, payload(400_000));
+        trial.turn(Event::Feed(1000), Harm::None);
+        let tee = |trial: &Trial| {
+            let in_flight = trial.ring.in_flight();
+            in_flight.iter().position(|operation| *operation == Operation::Tee)
+        };
+        let mut turns = 0..100;
+        let at = loop {
+            match tee(&trial) {
+                Some(at) => break at,
+                None => {
+                    let index = turns.next().expect("a tee");
+                    trial.turn(Event::Run(index, u32::MAX), Harm::None);
+                }
+            }
+        };
+        trial.ring.settle(at, Fate::Meets(Outcome::Failed(Errno::EPERM)));
+        // Nobody reads the copy before everything has gone into the sink.
+        for index in 0..200 {
+            trial.turn(Event::Feed(u16::MAX), Harm::None);
+            trial.turn(Event::Run(index, u32::MAX), Harm::None);
+            trial.turn(Event::Drain(u16::MAX), Harm::None);
+        }
+        trial.finish().expect("an end");
+        assert_eq!(trial.outside.got, trial.outside.sent, "{way:?}");
+        assert!(trial.relay.dropped().all(|(_, dropped)| dropped > 0), "{way:?}");
+        trial.judge(way).expect("every gap is marked");
+    }
+}

@@ -53,7 +53,10 @@ impl Scripted {
         let outcome = match fate {
             Fate::Meets(outcome) => outcome,
             Fate::Runs(most) => {
-                bound(&mut entry.slot.op.action, most);
+                // A marker is smaller than PIPE_BUF: the kernel never cuts it.
+                if entry.slot.token.operation != Operation::Mark {
+                    bound(&mut entry.slot.op.action, most);
+                }
                 if is_of_a_file(&entry.slot.op.action) {
                     let Slot { token, op, .. } = self.in_flight.remove(index).slot;
                     let Run::Done(done) = sync::run(token, op) else { unreachable!("a file's") };

@@ -9,12 +9,12 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::unistd::{Whence, lseek};
 
-use super::silence::Output;
 use crate::config::Verbosity;
 use crate::copies::writer::only_copies_are_left;
 use crate::error::Error;
 use crate::notice;
 use crate::process::procfs::{self, Held, Holder};
+use crate::process::silence::Output;
 use crate::relay::{End, Endpoint, Kind, Relay, Role, Stream};
 use crate::reports::Screen;
 use crate::ring::Ring;

@@ -11,7 +11,6 @@ mod memory;
 mod memory_effects;
 mod nodes;
 mod plan;
-mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +33,7 @@ use crate::process::monitor::Monitor;
 use crate::process::procfs::Process;
 use crate::process::prompt::PromptWatch;
 use crate::process::signals::{self, Signals};
+use crate::process::silence::SilenceWatch;
 use crate::process::spawn::Placement;
 use crate::process::startup::{self, Inherited};
 use crate::relay::{End, Relay, Route};
@@ -43,7 +43,6 @@ use crate::terminal::Terminal;
 use command::Command;
 use linger::Relays;
 use memory::MemoryWatch;
-use silence::SilenceWatch;
 
 /// Runs the job to its end.
 ///

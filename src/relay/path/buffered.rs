@@ -161,7 +161,7 @@ impl Buffered {
         if self.buffers != Buffers::Made {
             let waits = source.kind() == Kind::Pipe && sink.kind() != Kind::Leader;
             match self.buffers {
-                Buffers::Unmade if waits && reads == Reads::Held => return Ok(()),
+                Buffers::Unmade if waits && !matches!(reads, Reads::UpTo(_)) => return Ok(()),
                 Buffers::Unmade if waits => {
                     let op = Op::poll(source.fd(), PollFlags::POLLIN);
                     ring.submit(link.token(Operation::Input), op)?;
@@ -176,7 +176,8 @@ impl Buffered {
                 }
             }
         }
-        self.pass_on(source, sink);
+        self.completing_line &= reads != Reads::Ending;
+        self.pass_on(source, sink, reads);
         if let Reads::UpTo(most) = reads
             && !self.source_ended
             && (self.filled.is_empty() || self.completing_line)
@@ -205,8 +206,8 @@ impl Buffered {
     }
 
     /// Hands what was read over to be written, once the last write is through.
-    fn pass_on(&mut self, source: &Endpoint, sink: &Endpoint) {
-        let division = self.division(source, sink);
+    fn pass_on(&mut self, source: &Endpoint, sink: &Endpoint, reads: Reads) {
+        let division = self.division(source, sink, reads);
         let (Some(input), Some(output)) = (&mut self.input, &mut self.output) else { return };
         if self.filled.is_empty() || !self.pending.is_empty() || self.completing_line {
             return;
@@ -258,7 +259,7 @@ impl Buffered {
                     self.completing_line = !self.filled.is_empty();
                 } else if self.pending.is_empty() {
                     // The mode has changed before these bytes.
-                    self.pass_on(source, sink);
+                    self.pass_on(source, sink, reads);
                 } else if let Some(last) = last_line_end(&output.bytes()[self.pending.clone()]) {
                     (self.pending, self.kept) = (0..last, last..self.pending.end);
                 }
@@ -267,10 +268,11 @@ impl Buffered {
     }
 
     /// Where what was read may be divided: in lines, if others may write to the sink as well.
-    fn division(&self, source: &Endpoint, sink: &Endpoint) -> Division {
+    fn division(&self, source: &Endpoint, sink: &Endpoint, reads: Reads) -> Division {
         let text = self.text.is_some();
         match sink.kind() {
-            _ if self.source_ended || source.kind() == Kind::Records => Division::Anywhere,
+            _ if self.source_ended || reads == Reads::Ending => Division::Anywhere,
+            _ if source.kind() == Kind::Records => Division::Anywhere,
             Kind::Terminal if !text && self.is_prompt() => Division::Lines,
             Kind::File | Kind::Terminal => Division::AwaitedLines,
             Kind::Pipe if text => Division::AwaitedLines,

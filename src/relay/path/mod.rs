@@ -1,6 +1,7 @@
 //! The ways bytes take between two ends, and which one fits.
 
 mod buffered;
+pub(super) mod copy;
 mod shared;
 mod splice;
 pub(super) mod switch;
@@ -11,6 +12,7 @@ use super::route::TextWork;
 use crate::error::Error;
 use crate::ring::{Engine, Ring};
 pub(super) use buffered::{BUFFER, Buffered};
+use copy::CopyState;
 pub(super) use shared::Shared;
 pub(super) use splice::Direct;
 use splice::{Brokered, Turns};
@@ -32,6 +34,15 @@ pub(super) enum Path {
 }
 
 impl Path {
+    /// What is known of the copies that it feeds.
+    pub(super) fn copies_mut(&mut self) -> &mut [CopyState] {
+        match self {
+            Path::Teed(path) => path.copies_mut(),
+            Path::Shared(path) => path.copies_mut(),
+            Path::Direct(_) | Path::Brokered(_) | Path::Buffered(_) => &mut [],
+        }
+    }
+
     pub(super) fn buffered(text: Option<TextWork>) -> Path {
         Path::Buffered(Box::new(Buffered::new(text)))
     }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use super::BUFFER;
-use super::tee::CopyState;
+use super::copy::{self, CopyState};
 use crate::relay::endpoint::Endpoint;
 use crate::relay::link::{Link, Reads, Step};
 use crate::relay::result::TransferResult;
@@ -153,9 +153,9 @@ impl Shared {
         }
     }
 
-    /// Lets go of the copies' pipes, so that their own relays see the end.
-    pub(in crate::relay) fn release_copies(&mut self) {
-        self.copies.iter_mut().for_each(|copy| copy.pipe = None);
+    /// The copies, once the relay has ended.
+    pub(in crate::relay) fn copies_mut(&mut self) -> &mut [CopyState] {
+        &mut self.copies
     }
 
     pub(in crate::relay) fn is_armed(&self) -> bool {
@@ -173,7 +173,7 @@ impl Shared {
 
     /// Bytes that went past each copy.
     pub(in crate::relay) fn dropped(&self) -> Vec<(usize, u64)> {
-        self.copies.iter().map(|copy| (copy.number, copy.dropped)).collect()
+        copy::dropped(&self.copies)
     }
 }
 

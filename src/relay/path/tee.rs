@@ -5,20 +5,16 @@
 //! copy is *ahead* of the sink by what it has got of the bytes that still lie in the source; no more
 //! moves on than every copy has, and only a copy that is not ahead gets more.
 
-use std::fmt::Write as _;
 use std::io;
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
-use crate::relay::endpoint::Endpoint;
+use super::copy::{self, CopyState, Need};
 use crate::relay::link::{Link, Reads, Step, TRANSFER};
 use crate::relay::result::{TransferResult, is_forbidden};
-use crate::relay::route::{End, Feed, OnFull, StringEnd};
+use crate::relay::route::{End, Feed, OnFull};
 use crate::ring::{Buffer, Full, Op, Operation, Ring, Token};
-
-/// Room for a gap marker, in bytes.
-const MARKER: usize = 128;
 
 /// Source and sink joined by one splice, with copies.
 #[derive(Debug)]
@@ -39,62 +35,9 @@ enum Input {
     Awaited,
 }
 
-/// A copy, and how far it is ahead.
-#[derive(Debug)]
-pub(in crate::relay) struct CopyState {
-    /// Its number among the copies of the run.
-    pub(super) number: usize,
-    /// `None` once the copy's reader is gone.
-    pub(super) pipe: Option<Endpoint>,
-    pub(super) on_full: OnFull,
-    /// Bytes at the head of the source that this copy has got already.
-    pub(super) ahead: u64,
-    /// A tee or a marker is in flight.
-    busy: bool,
-    /// Bytes that went past since the last marker.
-    pub(super) gap: u64,
-    /// Bytes that went past altogether.
-    pub(super) dropped: u64,
-    /// What a marker begins with.
-    string_end: StringEnd,
-    /// For the marker; with the kernel while it is written.
-    marker: Option<Buffer>,
-}
-
-/// What a copy needs before bytes may move on.
-enum Need {
-    /// Nothing: it is ahead, gone, or loses what comes next.
-    Nothing,
-    Tee,
-    Mark,
-}
-
-impl CopyState {
-    fn need(&self) -> Need {
-        match (&self.pipe, self.on_full) {
-            (None, _) => Need::Nothing,
-            _ if self.ahead > 0 => Need::Nothing,
-            (Some(_), OnFull::Block) => Need::Tee,
-            (Some(pipe), OnFull::Drop) if !pipe.has_room() => Need::Nothing,
-            (Some(_), OnFull::Drop) if self.gap > 0 => Need::Mark,
-            (Some(_), OnFull::Drop) => Need::Tee,
-        }
-    }
-}
-
 impl Teed {
     pub(in crate::relay) fn new(copies: Vec<Feed>, ring: &mut Ring) -> Teed {
-        let copies = copies.into_iter().map(|copy| CopyState {
-            number: copy.copy,
-            pipe: Some(copy.pipe),
-            on_full: copy.on_full,
-            ahead: 0,
-            busy: false,
-            gap: 0,
-            string_end: copy.string_end,
-            dropped: 0,
-            marker: (copy.on_full == OnFull::Drop).then(|| ring.buffer(MARKER)),
-        });
+        let copies = copies.into_iter().map(|feed| CopyState::new(feed, ring));
         Teed { copies: copies.collect(), input: Input::Unknown, splicing: false, refused: false }
     }
 
@@ -112,8 +55,8 @@ impl Teed {
         // What a copy has got already has to move on; only a fresh start can wait.
         let most = match reads {
             Reads::UpTo(most) => most,
-            Reads::Held if self.copies.iter().all(|copy| copy.ahead == 0) => return Ok(()),
-            Reads::Held => TRANSFER,
+            _ if self.copies.iter().all(|copy| copy.ahead == 0) => return Ok(()),
+            Reads::Held | Reads::Ending => TRANSFER,
         };
         if !source.has_input() {
             ring.submit(link.token(Operation::Input), Op::poll(source.fd(), PollFlags::POLLIN))?;
@@ -249,32 +192,9 @@ impl Teed {
         }
     }
 
-    /// Lets go of the copies' pipes, so that their own relays see the end.
-    pub(in crate::relay) fn release_copies(&mut self) {
-        for copy in self.copies.iter_mut().filter(|copy| copy.gap == 0 || copy.busy) {
-            copy.pipe = None;
-        }
-    }
-
-    /// After the end: writes the last marker of each copy that still lacks one, when there is room for it.
-    pub(in crate::relay) fn mark_last(&mut self, link: &Link, ring: &mut Ring) -> io::Result<()> {
-        for (index, copy) in self.copies.iter_mut().enumerate() {
-            if copy.busy {
-                continue;
-            }
-            let (Some(pipe), Some(mut buffer)) = (&copy.pipe, copy.marker.take()) else { continue };
-            let len = mark(&mut buffer, copy.gap, copy.string_end);
-            let token = Token { copy: index as u16, ..link.token(Operation::Mark) };
-            let op = Op::write(pipe.fd(), buffer, 0..len).after(pipe.fd(), PollFlags::POLLOUT);
-            ring.submit(token, op)?;
-            copy.busy = true;
-        }
-        Ok(())
-    }
-
-    /// After the end: a last marker was written, or cannot be.
-    pub(in crate::relay) fn marked_last(&mut self, copy: u16) {
-        self.copies[usize::from(copy)].pipe = None;
+    /// The copies, once the relay has ended.
+    pub(in crate::relay) fn copies_mut(&mut self) -> &mut [CopyState] {
+        &mut self.copies
     }
 
     /// A read is armed: only new bytes can change that.
@@ -293,57 +213,6 @@ impl Teed {
 
     /// The copies, and the bytes that went past each.
     pub(in crate::relay) fn dropped(&self) -> Vec<(usize, u64)> {
-        self.copies.iter().map(|copy| (copy.number, copy.dropped)).collect()
+        copy::dropped(&self.copies)
     }
-}
-
-impl CopyState {
-    /// Writes the marker of a gap, if it is not being written: the buffer, and how much of it.
-    pub(super) fn take_marker(&mut self) -> Option<(Buffer, usize)> {
-        let mut buffer = self.marker.take()?;
-        let length = mark(&mut buffer, self.gap, self.string_end);
-        Some((buffer, length))
-    }
-
-    /// The marker has been written, or could not be.
-    pub(super) fn marked(&mut self, result: TransferResult, buffer: Option<Buffer>) {
-        self.marker = buffer;
-        match result {
-            // A marker is smaller than PIPE_BUF: it goes whole or not at all.
-            TransferResult::Moved(_) => self.gap = 0,
-            TransferResult::ReaderLeft | TransferResult::Reset | TransferResult::Failed(_) => {
-                self.pipe = None
-            }
-            _ => {}
-        }
-    }
-
-    /// The copy has no room for the next so many bytes, which move on without it.
-    pub(super) fn lose(&mut self, bytes: u64) {
-        self.ahead += bytes;
-        self.dropped += bytes;
-        self.gap += bytes;
-    }
-
-    /// So many bytes have moved on into the sink: those that it has not got went past it.
-    pub(super) fn pass(&mut self, moved: u64) {
-        let had = moved.min(self.ahead);
-        self.ahead -= had;
-        self.dropped += moved - had;
-        self.gap += moved - had;
-    }
-}
-
-/// Writes the line that stands for a gap. It begins with a line feed: where the last line was torn is
-/// not known, because nobody has looked at the bytes.
-///
-/// Where escape sequences are removed, one that the gap has torn would swallow the marker: it is ended first.
-fn mark(buffer: &mut Buffer, gap: u64, string_end: StringEnd) -> usize {
-    let mut line = String::with_capacity(MARKER);
-    if string_end == StringEnd::Written {
-        line.push_str("\x1b\\");
-    }
-    let _ = write!(line, "\n[nproxy: {gap} bytes dropped here]\n");
-    buffer.bytes_mut()[..line.len()].copy_from_slice(line.as_bytes());
-    line.len()
 }
