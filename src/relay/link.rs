@@ -26,8 +26,8 @@ pub(super) enum Reads {
     UpTo(u32),
     /// Nothing now.
     Held,
-    /// Nothing more: another path takes over once this one holds nothing, so what it holds waits for no rest of a line.
-    Ending,
+    /// Nothing before what is held has gone on, so that waits for no rest of a line.
+    Flush,
 }
 
 /// Whether what goes into a sink is delivered.

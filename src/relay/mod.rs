@@ -183,9 +183,9 @@ impl Relay {
             self.paced_until,
             self.admission.admits(now),
         ) {
-            (Handover::Draining, ..) => Reads::Ending,
+            (Handover::Draining, ..) => Reads::Flush,
+            _ if self.link.status != 0 => Reads::Flush,
             (_, _, 0) => Reads::Held,
-            _ if self.link.status != 0 => Reads::Held,
             (_, Some(until), _) if now < until => Reads::Held,
             (.., most) => Reads::UpTo(most),
         };

@@ -176,7 +176,7 @@ impl Buffered {
                 }
             }
         }
-        self.completing_line &= reads != Reads::Ending;
+        self.completing_line &= reads != Reads::Flush;
         self.pass_on(source, sink, reads);
         if let Reads::UpTo(most) = reads
             && !self.source_ended
@@ -271,7 +271,7 @@ impl Buffered {
     fn division(&self, source: &Endpoint, sink: &Endpoint, reads: Reads) -> Division {
         let text = self.text.is_some();
         match sink.kind() {
-            _ if self.source_ended || reads == Reads::Ending => Division::Anywhere,
+            _ if self.source_ended || reads == Reads::Flush => Division::Anywhere,
             _ if source.kind() == Kind::Records => Division::Anywhere,
             Kind::Terminal if !text && self.is_prompt() => Division::Lines,
             Kind::File | Kind::Terminal => Division::AwaitedLines,

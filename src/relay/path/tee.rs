@@ -56,7 +56,7 @@ impl Teed {
         let most = match reads {
             Reads::UpTo(most) => most,
             _ if self.copies.iter().all(|copy| copy.ahead == 0) => return Ok(()),
-            Reads::Held | Reads::Ending => TRANSFER,
+            Reads::Held | Reads::Flush => TRANSFER,
         };
         if !source.has_input() {
             ring.submit(link.token(Operation::Input), Op::poll(source.fd(), PollFlags::POLLIN))?;
