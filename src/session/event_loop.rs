@@ -86,7 +86,9 @@ impl Session<'_> {
                 self.reports.memory_sampled(snapshot, now);
             }
         } else if is_ending {
-            // Who holds a pipe then has been asked to end, and is given the time for it.
+            // Who holds a pipe then has been asked to end, and is given the time for it; those that it has started
+            // meanwhile have it after that.
+            self.relays.excuse_silence(now);
         } else if let Linger::Silence(limit) = command.wrap.linger {
             let terminal = command.terminal.as_ref();
             self.relays.leave_what_is_silent(limit, terminal, &mut self.ring, now)?;

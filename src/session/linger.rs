@@ -127,6 +127,11 @@ impl Relays {
         self.notes.iter_mut().for_each(|note| (note.silent_since, note.moved) = (now, now));
     }
 
+    /// There is a reason for the silence so far: it counts from now.
+    pub(crate) fn excuse_silence(&mut self, now: Instant) {
+        self.notes.iter_mut().for_each(|note| note.silent_since = now);
+    }
+
     /// Whether the command writes to a terminal, where a live line of ours would be in its way.
     pub(crate) fn screen(&self) -> Screen {
         let shared = self.relays.iter().any(|relay| {
