@@ -17,10 +17,13 @@ use nix::sys::socket::{
 };
 
 use super::intake::is;
-use crate::ring::{unsent, widest_window};
+use crate::ring::{unanswered, unsent, widest_window};
 
 /// How long one try to connect may take.
 const CONNECTING: Duration = Duration::from_secs(5);
+
+/// So often is sent again in vain before a connection counts as lost: the waits of 0.2, 0.4, 0.8, 1.6, 3.2 and 6.4 s are over.
+const UNANSWERED: u8 = 6;
 
 /// Where a collector is.
 #[derive(Clone, Debug)]
@@ -111,6 +114,12 @@ impl Socket {
             Family::Tcp => widest_window(self.fd.as_raw_fd()),
             Family::Unix => 0,
         }
+    }
+
+    /// Whether the peer's machine has not answered for about 13 seconds, and was asked [`UNANSWERED`] times. TCP itself
+    /// would try for a quarter of an hour, at intervals of up to two minutes.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.family == Family::Tcp && unanswered(self.fd.as_raw_fd()) >= UNANSWERED
     }
 
     /// What has befallen it, if anything has.

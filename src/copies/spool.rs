@@ -39,6 +39,9 @@ const FULL: Duration = Duration::from_millis(500);
 /// How soon it is asked again what the peer has taken.
 const TAKING: Duration = Duration::from_millis(20);
 
+/// How soon it is asked again whether the peer's machine answers.
+const ANSWER: Duration = Duration::from_secs(1);
+
 /// How long the rest of the copy may take to come, once the thread was asked to leave.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -308,7 +311,11 @@ impl Spool {
                 Some((fd, until)) => (Some((fd, PollFlags::POLLOUT)), until),
                 None => (None, None),
             },
-            Line::Up(peer) => (Some((peer.socket.fd(), peer.events(more))), None),
+            Line::Up(peer) => {
+                let awaits = peer.socket.family() == Family::Tcp && peer.socket.unsent() > 0;
+                let until = awaits.then(|| Instant::now() + ANSWER);
+                (Some((peer.socket.fd(), peer.events(more))), until)
+            }
             // It would be ready for ever.
             Line::Parting(peer) if peer.silent => (None, Some(Instant::now() + TAKING)),
             Line::Parting(peer) => {
@@ -363,7 +370,8 @@ impl Peer {
         if !self.silent {
             self.silent = self.socket.drain()?;
         }
-        Ok(())
+        // What was sent is still here, so a new connection costs nothing but what it sends again.
+        if self.socket.is_unanswered() { Err(Errno::ETIMEDOUT) } else { Ok(()) }
     }
 
     fn events(&self, more: bool) -> PollFlags {

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub use buffer::Buffer;
 pub use op::{Completion, Fd, Full, Op, Operation, Outcome, Token};
-pub use queue::{unread, unsent, widest_window};
+pub use queue::{unanswered, unread, unsent, widest_window};
 use sync::Run;
 
 /// Which driver runs the operations.
