@@ -35,11 +35,10 @@ pub fn widest_window(fd: RawFd) -> u64 {
     u64::from(u16::MAX) << scale
 }
 
-/// How often in a row what was sent first has been sent again without an answer, each time after twice as long, the first
-/// time after 0.2 s or more. A peer that answers and has no room is not meant.
+/// How often in a row something has been sent again, or the peer been asked for room, without an answer: each time after
+/// twice as long, the first time after 0.2 s or more. A peer that answers and has no room is not meant.
 pub fn unanswered(fd: RawFd) -> u8 {
-    let waits = |info: &libc::tcp_info| info.tcpi_unacked > 0;
-    tcp_info(fd).filter(waits).map_or(0, |info| info.tcpi_retransmits)
+    tcp_info(fd).map_or(0, |info| info.tcpi_retransmits.max(info.tcpi_probes))
 }
 
 /// What the kernel says of a TCP connection.

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use tempfile::{TempDir, tempdir};
 
 use super::segments::numbers;
-use crate::harness::{Engine, Launch, on_both_engines, payload_bytes, payload_digest};
+use crate::harness::{Engine, Launch, need, on_both_engines, payload_bytes, payload_digest};
 use crate::outcome::Finished;
 use crate::proc;
 
@@ -29,6 +29,7 @@ on_both_engines![
     a_segment_that_others_remove_is_told,
     an_unfinished_line_is_ended,
     a_collector_that_is_gone_costs_nothing,
+    a_link_that_was_cut_carries_on,
 ];
 
 /// A directory for the spool, and an address at which nobody listens yet.
@@ -462,4 +463,50 @@ fn a_collector_that_is_gone_costs_nothing(engine: Engine) {
         drop(peer);
         run.finish().expect_code(0);
     }
+}
+
+/// The collector's machine is gone, and back before TCP would try again: a new connection is made as soon as that is known.
+fn a_link_that_was_cut_carries_on(engine: Engine) {
+    if !need(&[
+        "unshare", "-rn", "ip", "link", "add", "near", "type", "veth", "peer", "name", "far",
+    ]) || !need(&["socat", "-V"])
+    {
+        return;
+    }
+    let script = r#"
+        mkdir spool got; mkfifo go
+        unshare -n sleep 600 & far=$!
+        own=$(readlink /proc/self/ns/net)
+        until there=$(readlink "/proc/$far/ns/net") && [ "$there" != "$own" ]; do :; done
+        ip link add near type veth peer name far netns "$far"
+        ip addr add 10.0.0.1/24 dev near; ip link set near up
+        nsenter -t "$far" -n sh -c 'ip addr add 10.0.0.2/24 dev far; ip link set far up'
+        nsenter -t "$far" -n socat -u TCP-LISTEN:5140,fork,reuseaddr 'SYSTEM:cat >got/$SOCAT_PEERPORT' &
+        collector=$!
+        nproxy --tee tcp:10.0.0.2:5140,spool=spool,wait=60s -- \
+            sh -c 'seq 1 1000; read -r word <go; seq 1001 300000' >/dev/null 2>said &
+        nproxy=$!
+        until [ "$(cat got/* 2>/dev/null | wc -l)" = 1000 ]; do sleep .1; done
+        ip link set near down
+        echo >go
+        until grep -q 'timed out' said; do sleep .1; done
+        ip link set near up
+        wait "$nproxy"; status=$?
+        cat said >&2
+        kill "$collector" "$far"
+        exit "$status"
+    "#;
+    let directory = tempdir().expect("directory");
+    let run = Launch::program("unshare")
+        .args(["-rn", "bash", "-c", script])
+        .env("NPROXY_ENGINE", engine.name())
+        .directory(directory.path())
+        .finish();
+    run.expect_code(0);
+    let entries = fs::read_dir(directory.path().join("got")).expect("directory");
+    let mut connections: Vec<_> =
+        entries.map(|entry| fs::read(entry.expect("entry").path()).expect("a file")).collect();
+    connections.sort_by_key(Vec::len);
+    run.expect(connections.len() >= 2, "another connection was made");
+    join(&numbers(300_000), &connections);
 }
