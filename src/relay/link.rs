@@ -61,6 +61,8 @@ pub(super) struct Link {
     pub(super) delivery: Delivery,
     /// The books of the thread behind it.
     pub(super) beyond: Option<Arc<Beyond>>,
+    /// The next transfer waits a little, so that more bytes travel at once.
+    pub(super) paced: bool,
 }
 
 /// What a path wants done after it has seen a completion.
@@ -77,6 +79,11 @@ pub(super) enum Step {
 impl Link {
     pub(super) fn token(&self, operation: Operation) -> Token {
         Token::relay(operation, self.id)
+    }
+
+    /// Whether no other relay and no thread of ours works at its ends, but for tee(2).
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self.role, Role::Only | Role::Copy) && self.beyond.is_none()
     }
 
     /// What is said of a source that cannot be read.

@@ -138,6 +138,7 @@ impl Relay {
             counters: Counters::default(),
             beyond: route.beyond,
             delivery: Delivery::Sink,
+            paced: false,
         };
         Ok(Relay {
             link,
@@ -237,7 +238,12 @@ impl Relay {
             let wait = self.pace.after(moved, most, now);
             let waits = !wait.is_zero() && self.admission.may_wait();
             self.paced_until = waits.then(|| now + wait);
+            self.link.paced = waits;
             self.admission.took(moved);
+        }
+        if token.operation == Operation::Tee {
+            // The copy's relay waits for what is in its pipe now.
+            ring.ask_next();
         }
         self.switch.completed();
         let step = match &mut self.path {

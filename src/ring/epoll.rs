@@ -9,19 +9,19 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{self, SpliceFFlags};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::epoll::{Epoll as EpollFd, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, send};
 use nix::unistd;
 
-use super::op::{Action, Completion, Fd, Full, Op, Outcome, Token};
+use super::op::{Action, Completion, Fd, Op, Outcome, Token};
 use super::slots::{Slot, Slots};
+use super::transfer::{self, Attempt, ready};
 
 /// What a write may carry when the kernel cannot promise not to block: a pipe that polls writable
 /// has a free page, so this much fits.
@@ -52,12 +52,6 @@ struct Registration {
     events: PollFlags,
 }
 
-/// What trying an operation came to.
-pub(super) enum Attempt {
-    Ended(Outcome),
-    BlockedOn(Fd, PollFlags),
-}
-
 impl Epoll {
     pub(super) fn open() -> io::Result<Epoll> {
         Ok(Epoll {
@@ -69,9 +63,14 @@ impl Epoll {
         })
     }
 
+    /// What has to wait is registered without being asked first: if it need not wait, the kernel says so at once.
     pub(super) fn submit(&mut self, token: Token, op: Op) {
-        let slot = self.in_flight.insert(token, op, State::default());
-        self.ready.push_back(slot);
+        let blocked_on = first_wait(&op);
+        let tried = blocked_on.is_none();
+        let slot = self.in_flight.insert(token, op, State { waited: 0, blocked_on });
+        if tried {
+            self.ready.push_back(slot);
+        }
     }
 
     /// How many operations were tried so far.
@@ -94,7 +93,6 @@ impl Epoll {
         timeout: Option<Duration>,
         completed: &mut VecDeque<Completion>,
     ) -> io::Result<()> {
-        self.try_ready(completed);
         self.register()?;
         let pending = !completed.is_empty() || !self.ready.is_empty();
         let timeout = if pending { Some(Duration::ZERO) } else { timeout };
@@ -215,7 +213,7 @@ impl Epoll {
     }
 
     /// Tries every operation that may be able to go on.
-    fn try_ready(&mut self, completed: &mut VecDeque<Completion>) {
+    pub(super) fn try_ready(&mut self, completed: &mut VecDeque<Completion>) {
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { return };
             // A cancelled operation leaves its number behind.
@@ -237,6 +235,15 @@ impl Epoll {
     }
 }
 
+/// What the operation has to wait for before it is tried.
+fn first_wait(op: &Op) -> Option<(Fd, PollFlags)> {
+    match (op.waits.iter().flatten().next(), &op.action) {
+        (Some(wait), _) => Some((wait.fd.clone(), wait.events)),
+        (None, Action::Poll { fd, events }) => Some((fd.clone(), *events)),
+        (None, _) => None,
+    }
+}
+
 /// Carries the operation on as far as it goes without blocking.
 pub(super) fn attempt(slot: &mut Slot<State>) -> Attempt {
     let waits = slot.op.waits.iter().flatten();
@@ -255,18 +262,8 @@ pub(super) fn attempt(slot: &mut Slot<State>) -> Attempt {
             Ok(found) => Attempt::Ended(Outcome::Done(found.bits() as u32)),
             Err(errno) => Attempt::Ended(Outcome::Failed(errno)),
         },
-        Action::Splice { from, to, len } => {
-            let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
-            between(from, to, || fcntl::splice(&*from, None, &*to, None, *len as usize, flags))
-        }
-        Action::Tee { from, to, len, full } => {
-            let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
-            let tee = || fcntl::tee(&*from, &*to, *len as usize, flags);
-            match full {
-                Full::Block => between(from, to, tee),
-                Full::Refuse => Attempt::Ended(Outcome::from_errno(tee())),
-            }
-        }
+        Action::Splice { from, to, len } => transfer::splice(from, to, *len),
+        Action::Tee { from, to, len, full } => transfer::tee(from, to, *len, *full),
         Action::Read { fd, buffer, range } => {
             settle(read(fd, &mut buffer.bytes_mut()[range.clone()]), fd, PollFlags::POLLIN)
         }
@@ -283,36 +280,6 @@ fn settle(result: Result<usize, Errno>, fd: &Fd, events: PollFlags) -> Attempt {
     match result {
         Err(Errno::EAGAIN) => Attempt::BlockedOn(fd.clone(), events),
         result => Attempt::Ended(Outcome::from_errno(result)),
-    }
-}
-
-/// Which of `events` (or error, hang-up) the fd has at this moment. What cannot be asked is not waited for: epoll would
-/// say at once that it is ready.
-fn ready(fd: &Fd, events: PollFlags) -> Result<PollFlags, Errno> {
-    let mut fds = [PollFd::new(fd.as_fd(), events)];
-    match poll(&mut fds, PollTimeout::ZERO) {
-        Ok(_) => Ok(fds[0].revents().unwrap_or(PollFlags::POLLERR)),
-        Err(Errno::EINTR) => Ok(PollFlags::empty()),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Tries a transfer between two fds, and finds out which of them it has to wait for.
-fn between(from: &Fd, to: &Fd, mut transfer: impl FnMut() -> Result<usize, Errno>) -> Attempt {
-    loop {
-        match transfer() {
-            Err(Errno::EINTR) => continue,
-            Err(Errno::EAGAIN) => {}
-            result => return Attempt::Ended(Outcome::from_errno(result)),
-        }
-        // Which end is to blame? If both became ready meanwhile, try once more.
-        for (end, events) in [(from, PollFlags::POLLIN), (to, PollFlags::POLLOUT)] {
-            match ready(end, events) {
-                Ok(found) if found.is_empty() => return Attempt::BlockedOn(end.clone(), events),
-                Ok(_) => {}
-                Err(errno) => return Attempt::Ended(Outcome::Failed(errno)),
-            }
-        }
     }
 }
 

@@ -15,6 +15,7 @@ mod queue;
 pub(crate) mod scripted;
 mod slots;
 mod sync;
+mod transfer;
 mod uring;
 
 use std::collections::VecDeque;
@@ -52,7 +53,12 @@ pub struct Ring {
     completed: VecDeque<Completion>,
     /// See [`Ring::system_calls`].
     calls: u64,
+    /// Waits in a row that had a completion at hand and did not ask the kernel for others.
+    unasked: u8,
 }
+
+/// How many such waits there may be: what else has happened is seen behind so many transfers at the latest.
+const UNASKED: u8 = 8;
 
 #[derive(Debug)]
 enum Driver {
@@ -76,7 +82,7 @@ impl Ring {
             Engine::Uring => Driver::Uring(Box::new(uring::Uring::open(workers)?)),
             Engine::Epoll => Driver::Epoll(epoll::Epoll::open()?),
         };
-        Ok(Ring { driver, completed: VecDeque::new(), calls: 0 })
+        Ok(Ring { driver, completed: VecDeque::new(), calls: 0, unasked: 0 })
     }
 
     /// The engine in use.
@@ -114,12 +120,24 @@ impl Ring {
                 self.completed.push_back(done);
                 self.calls += 1;
             }
-            (Run::Left(op), Driver::Uring(uring)) => uring.submit(token, op)?,
+            (Run::Left(op), Driver::Uring(uring)) => {
+                uring.submit(token, op, &mut self.completed)?
+            }
             (Run::Left(op), Driver::Epoll(epoll)) => epoll.submit(token, op),
             #[cfg(test)]
             (Run::Left(op), Driver::Scripted(scripted)) => scripted.submit(token, op),
         }
         Ok(())
+    }
+
+    /// Whether a kernel worker waits for as long as this transfer has to.
+    pub fn takes_worker(&self, op: &Op) -> bool {
+        match &self.driver {
+            Driver::Uring(uring) => uring.takes_worker(op),
+            Driver::Epoll(_) => false,
+            #[cfg(test)]
+            Driver::Scripted(scripted) => scripted.engine == Engine::Uring && !op.in_place,
+        }
     }
 
     /// How often the kernel was called to move bytes and to wait: entries into the ring or into
@@ -153,11 +171,20 @@ impl Ring {
         }
     }
 
-    /// Waits until at least one operation has completed, a signal arrived, or `timeout` is over.
+    /// Waits until at least one operation has completed, a signal arrived, or `timeout` is over. Where one has completed
+    /// while it was submitted, the kernel is asked for others only now and then.
     ///
     /// # Errors
     /// What io_uring_enter(2) or epoll_wait(2) says, but for an interrupted or timed-out wait.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if let Driver::Epoll(epoll) = &mut self.driver {
+            epoll.try_ready(&mut self.completed);
+        }
+        if !self.completed.is_empty() && self.unasked < UNASKED {
+            self.unasked += 1;
+            return Ok(());
+        }
+        self.unasked = 0;
         let timeout = if self.completed.is_empty() { timeout } else { Some(Duration::ZERO) };
         self.calls += 1;
         match &mut self.driver {
@@ -166,6 +193,11 @@ impl Ring {
             #[cfg(test)]
             Driver::Scripted(_) => Ok(()),
         }
+    }
+
+    /// Lets the next wait ask the kernel for other completions: it has some for certain.
+    pub fn ask_next(&mut self) {
+        self.unasked = UNASKED;
     }
 
     /// Whether nothing is in flight and nothing has completed.

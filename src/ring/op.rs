@@ -213,6 +213,8 @@ pub struct Op {
     pub(super) waits: [Option<Wait>; 2],
     /// Run on a kernel worker from the start.
     pub(super) on_worker: bool,
+    /// Made by the loop itself, on either engine.
+    pub(super) in_place: bool,
 }
 
 #[derive(Debug)]
@@ -234,7 +236,7 @@ pub(super) enum Action {
 
 impl Op {
     fn new(action: Action) -> Op {
-        Op { action, waits: [None, None], on_worker: false }
+        Op { action, waits: [None, None], on_worker: false, in_place: false }
     }
 
     /// Wait until `fd` has one of `events`, an error or a hang-up; completes with the events found.
@@ -306,6 +308,13 @@ impl Op {
     /// Let a kernel worker carry this operation out from the start, where it may block.
     pub fn on_worker(self) -> Op {
         Op { on_worker: true, ..self }
+    }
+
+    /// Let the loop make this transfer itself, on either engine, whenever it need not wait: for pipes that nobody keeps
+    /// locked while they wait for something else.
+    pub fn in_place(self) -> Op {
+        debug_assert!(matches!(self.action, Action::Splice { .. } | Action::Tee { .. }));
+        Op { in_place: true, ..self }
     }
 
     pub(super) fn into_buffer(self) -> Option<Buffer> {

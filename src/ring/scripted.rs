@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::epoll::{Attempt, State, attempt};
+use super::epoll::{State, attempt};
 use super::op::{Action, Completion, Op, Operation, Outcome, Token};
 use super::slots::Slot;
 use super::sync::{self, Run};
+use super::transfer::Attempt;
 use super::{Driver, Engine, Ring};
 
 /// What becomes of an operation in flight.
@@ -98,7 +99,7 @@ impl Ring {
     /// A ring that does what a test says, and passes for one on this engine.
     pub(crate) fn scripted(engine: Engine) -> Ring {
         let driver = Driver::Scripted(Scripted { engine, in_flight: Vec::new() });
-        Ring { driver, completed: VecDeque::new(), calls: 0 }
+        Ring { driver, completed: VecDeque::new(), calls: 0, unasked: 0 }
     }
 
     /// What is in flight on a scripted ring, in the order in which it was submitted.

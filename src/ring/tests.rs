@@ -54,6 +54,50 @@ fn splice_moves_what_is_there_and_reports_the_end() {
     }
 }
 
+/// Made by the loop itself a transfer completes as one in the ring does: at once, when there is something, when there is
+/// room, at the end, without a reader, and when it is taken back.
+#[test]
+fn transfers_in_place() {
+    for mut ring in engines() {
+        let ((from, source), (sink, to)) = (pipe(), pipe());
+        let splice = |ring: &mut Ring| {
+            let op = Op::splice(&from, &to, 1 << 20).in_place();
+            assert!(!ring.takes_worker(&op));
+            ring.submit(SPLICE, op).unwrap();
+        };
+        file(&source).write_all(b"hello").unwrap();
+        splice(&mut ring);
+        assert_eq!(next(&mut ring).outcome, Outcome::Done(5));
+        splice(&mut ring);
+        ring.wait(Some(Duration::from_millis(5))).unwrap();
+        assert!(ring.next_completion().is_none());
+        file(&source).write_all(b"again").unwrap();
+        assert_eq!(next(&mut ring).outcome, Outcome::Done(5));
+        splice(&mut ring);
+        ring.wait(Some(Duration::from_millis(5))).unwrap();
+        ring.cancel(SPLICE).unwrap();
+        assert_eq!(next(&mut ring).outcome, Outcome::Cancelled, "{:?}", ring.engine());
+        file(&sink).read_exact(&mut [0; 10]).unwrap();
+        // As much as a pipe holds.
+        file(&to).write_all(&vec![b'x'; 64 << 10]).unwrap();
+        file(&source).write_all(b"waits").unwrap();
+        splice(&mut ring);
+        ring.wait(Some(Duration::from_millis(5))).unwrap();
+        assert!(ring.next_completion().is_none(), "{:?}", ring.engine());
+        file(&sink).read_exact(&mut vec![0; 64 << 10]).unwrap();
+        assert_eq!(next(&mut ring).outcome, Outcome::Done(5));
+        drop(source);
+        splice(&mut ring);
+        assert_eq!(next(&mut ring).outcome, Outcome::Done(0), "{:?}", ring.engine());
+        let (from, source) = pipe();
+        file(&source).write_all(b"x").unwrap();
+        drop(sink);
+        ring.submit(SPLICE, Op::splice(&from, &to, 1 << 20).in_place()).unwrap();
+        assert_eq!(next(&mut ring).outcome, Outcome::Failed(Errno::EPIPE));
+        assert!(ring.is_idle());
+    }
+}
+
 #[test]
 fn a_wait_holds_the_operation_back() {
     for mut ring in engines() {

@@ -1,25 +1,31 @@
 //! The io_uring driver.
 //!
-//! Splice always runs on a kernel worker (io-wq), where it may block; reads and writes wait by the
-//! ring's internal poll and hold no worker. An operation with waits is a chain of `POLL_ADD`s soft-linked
+//! A splice or tee in the ring always runs on a kernel worker (io-wq), where it may block; reads and writes wait by
+//! the ring's internal poll and hold no worker. An operation with waits is a chain of `POLL_ADD`s soft-linked
 //! to it: a cancelled poll then takes the operation with it, while a poll that succeeded lets it run.
+//!
+//! A transfer that is to be made in place never enters the ring: it is tried without waiting, and what it lacks is
+//! polled by the ring before the next try. That saves waking a worker and being woken by it.
 //! No timeout is ever linked to anything: in front of a splice it makes workers without bound.
 
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd as RawTarget, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode};
+use nix::poll::PollFlags;
 
 use super::buffer::Buffer;
 use super::op::{Action, Completion, Fd, Full, Op, Outcome, Token, UserData};
 use super::probe;
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
+use super::transfer::{self, Attempt};
 
 /// Submission queue entries. A chain must fit; a full queue is submitted early, not an error.
 const ENTRIES: u32 = 32;
@@ -31,11 +37,18 @@ const SPARE_BUFFERS: u32 = 3;
 /// "Use and advance the file's own position", for reads, writes and splices alike.
 const FILE_POSITION: u64 = u64::MAX;
 
+/// A transfer in place that takes longer than this has waited for a pipe that somebody else keeps locked.
+const HELD_UP: Duration = Duration::from_millis(20);
+
 #[derive(Debug)]
 pub(super) struct Uring {
     ring: IoUringDebug,
     in_flight: Slots<State>,
     buffers: Registered,
+    /// Transfers in place whose poll is over.
+    due: Vec<u32>,
+    /// Pipes at which a transfer in place was held up: a worker waits for them from then on.
+    locked: Vec<Weak<OwnedFd>>,
 }
 
 /// What is known of an operation whose chain is in flight.
@@ -47,6 +60,17 @@ struct State {
     result: i32,
     /// A wait that failed by itself, which explains why the operation was never started.
     wait_error: Option<i32>,
+    place: Place,
+}
+
+/// Where an operation is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Ring,
+    /// By the loop; the ring only polls what it lacks.
+    Loop,
+    /// The same, and it has been taken back: it is not to wait any more.
+    LoopNoLonger,
 }
 
 #[derive(Debug)]
@@ -72,7 +96,13 @@ impl Uring {
     pub(super) fn open(workers: u32) -> io::Result<Uring> {
         let mut ring = Uring::setup()?;
         probe::check(&mut ring, workers)?;
-        Ok(Uring { ring: IoUringDebug(ring), in_flight: Slots::new(), buffers: Registered::Unused })
+        Ok(Uring {
+            ring: IoUringDebug(ring),
+            in_flight: Slots::new(),
+            buffers: Registered::Unused,
+            due: Vec::new(),
+            locked: Vec::new(),
+        })
     }
 
     /// Opens the ring with what newer kernels offer, or without it on older ones.
@@ -132,7 +162,32 @@ impl Uring {
         unsafe { self.ring.0.submitter().register_buffers_update(entry, &[iovec], None) }
     }
 
-    pub(super) fn submit(&mut self, token: Token, mut op: Op) -> io::Result<()> {
+    pub(super) fn submit(
+        &mut self,
+        token: Token,
+        op: Op,
+        completed: &mut VecDeque<Completion>,
+    ) -> io::Result<()> {
+        match self.takes_worker(&op) {
+            true => self.enter(token, op),
+            false => self.begin_in_place(token, op, completed),
+        }
+    }
+
+    /// Whether a worker carries the operation out, or the ring itself.
+    pub(super) fn takes_worker(&self, op: &Op) -> bool {
+        let ends = match &op.action {
+            Action::Splice { from, to, .. } | Action::Tee { from, to, .. } if op.in_place => {
+                [from, to]
+            }
+            _ => return true,
+        };
+        let is = |fd: &Fd, locked: &Weak<OwnedFd>| std::ptr::eq(Rc::as_ptr(fd), locked.as_ptr());
+        self.locked.iter().any(|locked| ends.iter().any(|fd| is(fd, locked)))
+    }
+
+    /// Puts an operation, behind what it waits for, into the ring.
+    fn enter(&mut self, token: Token, mut op: Op) -> io::Result<()> {
         let mut entries: [Option<Entry>; 3] = [None, None, None];
         let mut links = 0;
         for wait in op.waits.iter().flatten() {
@@ -146,7 +201,7 @@ impl Uring {
         let flags = if op.on_worker { Flags::ASYNC } else { Flags::empty() };
         entries[links] = Some(entry(&mut op.action).flags(flags));
         let count = links as u8 + 1;
-        let state = State { remaining: count, result: 0, wait_error: None };
+        let state = State::new(count, Place::Ring);
         // Before there is a slot: one that was never submitted would be waited for in vain.
         self.make_room(count.into())?;
         let slot = self.in_flight.insert(token, op, state);
@@ -156,6 +211,56 @@ impl Uring {
             let data = UserData { token, link, slot };
             self.push(entry.user_data(data.encode()));
         }
+        Ok(())
+    }
+
+    /// Tries a transfer at once, or polls first what it is to wait for.
+    fn begin_in_place(
+        &mut self,
+        token: Token,
+        op: Op,
+        completed: &mut VecDeque<Completion>,
+    ) -> io::Result<()> {
+        let wait = op.waits.iter().flatten().next();
+        let wait = wait.map(|wait| (wait.fd.clone(), wait.events));
+        self.make_room(1)?;
+        let slot = self.in_flight.insert(token, op, State::new(0, Place::Loop));
+        match wait {
+            Some((fd, events)) => self.poll_for(slot, &fd, events),
+            None => self.try_in_place(slot, completed),
+        }
+    }
+
+    /// Lets the ring say when a transfer in place can be tried.
+    fn poll_for(&mut self, slot: u32, fd: &Fd, events: PollFlags) -> io::Result<()> {
+        self.make_room(1)?;
+        let Some(found) = self.in_flight.get_mut(slot) else { return Ok(()) };
+        found.state.remaining = 1;
+        let data = UserData { token: found.token, link: 0, slot };
+        let poll = opcode::PollAdd::new(target(fd), events.bits() as u32).build();
+        self.push(poll.user_data(data.encode()));
+        Ok(())
+    }
+
+    fn try_in_place(&mut self, slot: u32, completed: &mut VecDeque<Completion>) -> io::Result<()> {
+        let Some(found) = self.in_flight.get_mut(slot) else { return Ok(()) };
+        let before = Instant::now();
+        let (attempt, ends) = match &found.op.action {
+            Action::Splice { from, to, len } => (transfer::splice(from, to, *len), [from, to]),
+            Action::Tee { from, to, len, full } => {
+                (transfer::tee(from, to, *len, *full), [from, to])
+            }
+            _ => unreachable!("only transfers are made in place"),
+        };
+        if before.elapsed() > HELD_UP {
+            self.locked.retain(|fd| fd.strong_count() > 0);
+            self.locked.extend(ends.map(Rc::downgrade));
+        }
+        let outcome = match attempt {
+            Attempt::Ended(outcome) => outcome,
+            Attempt::BlockedOn(fd, events) => return self.poll_for(slot, &fd, events),
+        };
+        completed.extend(self.in_flight.remove(slot).map(|slot| ended(slot, outcome)));
         Ok(())
     }
 
@@ -175,6 +280,9 @@ impl Uring {
     fn cancel_slot(&mut self, slot: u32) -> io::Result<()> {
         let Some(found) = self.in_flight.get_mut(slot) else { return Ok(()) };
         let token = found.token;
+        if found.state.place == Place::Loop {
+            found.state.place = Place::LoopNoLonger;
+        }
         let links = found.op.waits.iter().flatten().count() as u8;
         self.make_room(usize::from(links) + 1)?;
         for link in (0..=links).rev() {
@@ -226,6 +334,11 @@ impl Uring {
             Err(code) => return Err(io::Error::from_raw_os_error(code.unwrap_or(libc::EIO))),
         }
         self.reap(completed);
+        let mut due = std::mem::take(&mut self.due);
+        for slot in due.drain(..) {
+            self.try_in_place(slot, completed)?;
+        }
+        self.due = due;
         Ok(())
     }
 
@@ -245,16 +358,28 @@ impl Uring {
             if state.remaining > 0 {
                 continue;
             }
-            let Some(slot) = self.in_flight.remove(data.slot) else { continue };
-            let result = slot.state.wait_error.unwrap_or(slot.state.result);
-            completed.push_back(Completion {
-                token: data.token,
-                outcome: Outcome::from_result(result),
-                buffer: slot.op.into_buffer(),
-                submitted: slot.submitted,
-            });
+            let outcome = match state.place {
+                Place::Loop if result >= 0 => {
+                    self.due.push(data.slot);
+                    continue;
+                }
+                Place::LoopNoLonger if result >= 0 => Outcome::Cancelled,
+                _ => Outcome::from_result(state.wait_error.unwrap_or(state.result)),
+            };
+            completed.extend(self.in_flight.remove(data.slot).map(|slot| ended(slot, outcome)));
         }
     }
+}
+
+impl State {
+    fn new(remaining: u8, place: Place) -> State {
+        State { remaining, result: 0, wait_error: None, place }
+    }
+}
+
+fn ended(slot: Slot<State>, outcome: Outcome) -> Completion {
+    let Slot { token, op, submitted, .. } = slot;
+    Completion { token, outcome, buffer: op.into_buffer(), submitted }
 }
 
 /// What a failed wait stands for. A terminal has two wait queues, and when one wakes a poll for nothing (as

@@ -2,6 +2,8 @@
 //! on waiting.
 
 use std::io::{PipeReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -181,6 +183,87 @@ fn sleeping_reader_of_one_stream(engine: Engine) {
     let arrived = Capture::of(reader);
     run.finish().expect_code(0);
     expect_digest(&arrived, Digest::of_payload(4 << 20, 1));
+}
+
+/// A reader of stdout splices it into a socket that takes nothing, and keeps the pipe locked meanwhile. Whoever writes
+/// there waits for the lock, the loop too, but only once: then a worker does, and stderr goes on.
+#[test]
+fn reader_that_keeps_the_pipe_locked() {
+    let engine = Engine::Uring;
+    if !engine.available() {
+        return;
+    }
+    let (reader, writer) = std::io::pipe().expect("pipe");
+    let reader = OwnedFd::from(reader);
+    let (stdin, mut keyboard) = std::io::pipe().expect("pipe");
+    let script = "while read word; do echo $word; echo told $word >&2; done";
+    let run =
+        Launch::nproxy(engine).args(["bash", "-c", script]).stdin(stdin).stdout(writer).start();
+    let stderr = run.stderr.as_ref().expect("captured");
+    writeln!(keyboard, "zero").expect("line");
+    let until_there = |bytes| {
+        proc::until("the line in the pipe", || (waiting_bytes(&reader) == bytes).then_some(()));
+    };
+    until_there(5);
+    let held = LockedPipe::hold(&reader);
+    writeln!(keyboard, "one").expect("line");
+    proc::until("the loop to wait for the lock", || (proc::state(run.pid()) == 'D').then_some(()));
+    // Longer than what counts as being held up.
+    std::thread::sleep(Duration::from_millis(100));
+    held.release();
+    stderr.wait_for("told one\n", 1);
+    // One byte went into the socket.
+    until_there(4 + 4);
+    let held = LockedPipe::hold(&reader);
+    for word in ["two", "three"] {
+        writeln!(keyboard, "{word}").expect("line");
+        stderr.wait_for(&format!("told {word}\n"), 1);
+    }
+    held.release();
+    drop(keyboard);
+    let arrived = Capture::of(reader);
+    run.finish().expect_code(0);
+    arrived.wait_for("two\nthree\n", 1);
+}
+
+/// A pipe that a thread of ours keeps locked: it splices from there into a socket that is full.
+struct LockedPipe {
+    thread: std::thread::JoinHandle<()>,
+    peer: UnixStream,
+}
+
+impl LockedPipe {
+    /// There is something in the pipe.
+    fn hold(pipe: &OwnedFd) -> LockedPipe {
+        let (full, peer) = UnixStream::pair().expect("sockets");
+        full.set_nonblocking(true).expect("nonblocking");
+        while (&full).write(&[0; 4096]).is_ok() {}
+        full.set_nonblocking(false).expect("blocking");
+        let pipe = pipe.try_clone().expect("duplicate");
+        let (told, number) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            told.send(nix::unistd::gettid()).expect("number");
+            let flags = nix::fcntl::SpliceFFlags::empty();
+            nix::fcntl::splice(&pipe, None, &full, None, 1, flags).expect("splice");
+        });
+        let call = format!("/proc/self/task/{}/syscall", number.recv().expect("number"));
+        let splice = format!("{} ", nix::libc::SYS_splice);
+        proc::until("the splice to block", || {
+            std::fs::read_to_string(&call).is_ok_and(|call| call.starts_with(&splice)).then_some(())
+        });
+        LockedPipe { thread, peer }
+    }
+
+    /// Lets it go on.
+    fn release(mut self) {
+        let mut taken = vec![0; 1 << 20];
+        while !self.thread.is_finished() {
+            self.peer.set_nonblocking(true).expect("nonblocking");
+            let _ = self.peer.read(&mut taken);
+            std::thread::yield_now();
+        }
+        self.thread.join().expect("thread");
+    }
 }
 
 /// A terminal that does not take any more (Ctrl-S) must not hold the loop: signals still get through.

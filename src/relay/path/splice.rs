@@ -1,7 +1,8 @@
 //! The zero-copy path: pages move from pipe to pipe, or between a pipe and something else.
 //!
-//! An idle source is polled and the splice soft-linked behind the poll, so no kernel worker waits for
-//! it; a busy one gets its splice directly, which is where the next byte finds it fastest.
+//! Between two pipes, and into /dev/null, the loop makes the splice itself, on either engine: it need not wait there.
+//! Elsewhere a kernel worker may have to. Then an idle source is polled and the splice soft-linked behind the poll, so
+//! that no worker waits for it; a busy one gets its splice directly, which is where the next byte finds it fastest.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,16 +14,27 @@ use crate::error::Error;
 use crate::relay::endpoint::{Endpoint, Kind};
 use crate::relay::link::{IDLE_AFTER, Link, Reads, Step, TRANSFER};
 use crate::relay::result::TransferResult;
-use crate::relay::route::End;
-use crate::ring::{Engine, Op, Operation, Ring};
+use crate::relay::route::{End, Role};
+use crate::ring::{Op, Operation, Ring};
 
 /// One splice, again and again, between the same two ends.
 #[derive(Debug)]
 struct Hop {
     operation: Operation,
     arming: Arming,
-    /// When the operation in flight was submitted.
-    in_flight: Option<Instant>,
+    /// When the operation in flight was submitted, and who waits with it.
+    in_flight: Option<(Instant, Waiter)>,
+    /// The most that the last one was to move, in bytes.
+    asked: u32,
+}
+
+/// Who waits while a splice has to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiter {
+    /// Nobody: what it lacks is polled.
+    Nobody,
+    /// A kernel worker.
+    Worker,
 }
 
 /// How the next splice waits for input.
@@ -36,7 +48,7 @@ enum Arming {
 
 impl Hop {
     fn new(operation: Operation) -> Hop {
-        Hop { operation, arming: Arming::Polled, in_flight: None }
+        Hop { operation, arming: Arming::Polled, in_flight: None, asked: 0 }
     }
 
     fn submit(
@@ -49,30 +61,41 @@ impl Hop {
         now: Instant,
     ) -> io::Result<()> {
         let mut op = Op::splice(from.fd(), to.fd(), len);
-        if self.arming == Arming::Polled || from.is_nonblocking() || may_block(from, ring) {
+        if self.operation == Operation::Splice && is_made_in_place(from, to, link) {
+            op = op.in_place();
+        }
+        let waiter = if ring.takes_worker(&op) { Waiter::Worker } else { Waiter::Nobody };
+        if self.arming == Arming::Polled || from.is_nonblocking() || may_block(from) {
             op = op.after(from.fd(), PollFlags::POLLIN);
         }
         if to.is_nonblocking() {
             op = op.after(to.fd(), PollFlags::POLLOUT);
         }
         ring.submit(link.token(self.operation), op)?;
-        self.in_flight = Some(now);
+        (self.in_flight, self.asked) = (Some((now, waiter)), len);
         Ok(())
     }
 
-    fn complete(&mut self, result: TransferResult) {
-        self.in_flight = None;
-        self.arming = match result {
-            TransferResult::Moved(_) => Arming::Direct,
+    fn complete(&mut self, result: TransferResult, link: &Link) {
+        let waiter = self.in_flight.take().map(|(_, waiter)| waiter);
+        self.arming = match (result, waiter) {
+            // It has most probably emptied the source, and a try at once would find nothing. What was teed into a
+            // copy's pipe is all that is there.
+            (TransferResult::Moved(moved), Some(Waiter::Nobody))
+                if link.role == Role::Copy || !link.paced && moved < self.asked / 2 =>
+            {
+                Arming::Polled
+            }
+            (TransferResult::Moved(_), _) => Arming::Direct,
             _ => Arming::Polled,
         };
     }
 
     /// When to look whether the operation in flight waits for an idle source.
     fn deadline(&self) -> Option<Instant> {
-        match self.arming {
-            Arming::Direct => self.in_flight.map(|since| since + IDLE_AFTER),
-            Arming::Polled => None,
+        match (self.arming, self.in_flight) {
+            (Arming::Direct, Some((since, Waiter::Worker))) => Some(since + IDLE_AFTER),
+            _ => None,
         }
     }
 
@@ -96,10 +119,16 @@ impl Hop {
     }
 }
 
-/// Whether a splice that must not wait would wait for this source all the same: a TCP socket looks at O_NONBLOCK alone,
-/// and a device at nothing. On epoll that would hold up the whole loop.
-fn may_block(from: &Endpoint, ring: &Ring) -> bool {
-    ring.engine() == Engine::Epoll && !matches!(from.kind(), Kind::Pipe | Kind::File)
+/// Whether the loop can make the splice itself: nobody waits at either pipe while he keeps it locked, as far as that is in
+/// our hands. (A splice of ours into a device, or a copy's thread that waits for a disk, does.)
+fn is_made_in_place(from: &Endpoint, to: &Endpoint, link: &Link) -> bool {
+    from.kind() == Kind::Pipe && matches!(to.kind(), Kind::Pipe | Kind::Null) && link.is_alone()
+}
+
+/// Whether a splice that finds nothing there would wait for this source with the pipe that it fills locked, even one that
+/// must not wait: a TCP socket looks at O_NONBLOCK alone, and a device at nothing.
+fn may_block(from: &Endpoint) -> bool {
+    !matches!(from.kind(), Kind::Pipe | Kind::File)
 }
 
 /// Source and sink joined by one splice.
@@ -132,7 +161,7 @@ impl Direct {
     }
 
     pub(in crate::relay) fn complete(&mut self, result: TransferResult, link: &mut Link) -> Step {
-        self.hop.complete(result);
+        self.hop.complete(result, link);
         match forbidden_at_first(result, link) {
             TransferResult::Moved(moved) => {
                 link.counters.taken += u64::from(moved);
@@ -262,7 +291,7 @@ impl Brokered {
     }
 
     fn filled(&mut self, result: TransferResult, link: &mut Link) -> Step {
-        self.fill.complete(result);
+        self.fill.complete(result, link);
         match forbidden_at_first(result, link) {
             TransferResult::Moved(moved) => {
                 self.held += u64::from(moved);
@@ -288,7 +317,7 @@ impl Brokered {
     }
 
     fn drained(&mut self, result: TransferResult, link: &mut Link) -> Step {
-        self.drain.complete(result);
+        self.drain.complete(result, link);
         match result {
             TransferResult::Moved(moved) => {
                 self.held -= u64::from(moved);
