@@ -99,7 +99,8 @@ impl Copies {
             Escapes::Pass => StringEnd::Left,
         };
         let streams = copy.text.streams.list();
-        self.feeds.push(Feed { copy: number, streams, pipe, on_full: copy.on_full, string_end });
+        let (on_full, threaded) = (copy.on_full, beyond.is_some());
+        self.feeds.push(Feed { copy: number, streams, pipe, on_full, string_end, threaded });
         self.waits.push(waits);
         self.routes.push(Route {
             stream: Stream::Stdout,

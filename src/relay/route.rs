@@ -141,6 +141,8 @@ pub struct Feed {
     pub on_full: OnFull,
     /// What a gap marker begins with.
     pub string_end: StringEnd,
+    /// A thread writes the copy, and may keep a pipe locked while it waits.
+    pub threaded: bool,
 }
 
 /// Whether a gap marker begins with the end of a control string (ST).

@@ -147,6 +147,7 @@ impl Outside {
                 pipe: endpoint(writer),
                 on_full: way.on_full,
                 string_end: StringEnd::Left,
+                threaded: false,
             });
             copies.push((Some(nonblocking(reader)), Vec::new()));
         }

@@ -35,6 +35,8 @@ pub(in crate::relay) struct CopyState {
     string_end: StringEnd,
     /// For the marker; with the kernel while it is written.
     marker: Option<Buffer>,
+    /// A thread of ours writes what goes in here, and may wait for a disk or a peer meanwhile.
+    pub(super) threaded: bool,
 }
 
 /// What a copy needs before bytes may move on.
@@ -56,6 +58,7 @@ impl CopyState {
             gap: 0,
             string_end: feed.string_end,
             dropped: 0,
+            threaded: feed.threaded,
             marker: (feed.on_full == OnFull::Drop).then(|| ring.buffer(MARKER)),
         }
     }

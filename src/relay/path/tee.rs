@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use super::copy::{self, CopyState, Need};
+use crate::relay::endpoint::Endpoint;
 use crate::relay::link::{Link, Reads, Step, TRANSFER};
 use crate::relay::result::{TransferResult, is_forbidden};
 use crate::relay::route::{End, Feed, OnFull};
@@ -23,6 +24,8 @@ pub(in crate::relay) struct Teed {
     input: Input,
     /// The splice is in flight.
     splicing: bool,
+    /// The most that the last round was to move, in bytes.
+    asked: u32,
     /// The kernel does not let us have tee(2) or splice(2): once nothing is in flight, bytes are copied instead.
     refused: bool,
 }
@@ -31,14 +34,24 @@ pub(in crate::relay) struct Teed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Unknown,
+    /// What it had has most probably all moved on.
+    Spent,
     /// The poll is in flight.
     Awaited,
+    /// The poll has said so.
+    There,
 }
 
 impl Teed {
     pub(in crate::relay) fn new(copies: Vec<Feed>, ring: &mut Ring) -> Teed {
         let copies = copies.into_iter().map(|feed| CopyState::new(feed, ring));
-        Teed { copies: copies.collect(), input: Input::Unknown, splicing: false, refused: false }
+        Teed {
+            copies: copies.collect(),
+            input: Input::Spent,
+            splicing: false,
+            asked: 0,
+            refused: false,
+        }
     }
 
     pub(in crate::relay) fn advance(
@@ -58,11 +71,50 @@ impl Teed {
             _ if self.copies.iter().all(|copy| copy.ahead == 0) => return Ok(()),
             Reads::Held | Reads::Flush => TRANSFER,
         };
-        if !source.has_input() {
+        if !self.is_there(source) {
             ring.submit(link.token(Operation::Input), Op::poll(source.fd(), PollFlags::POLLIN))?;
             self.input = Input::Awaited;
             return Ok(());
         }
+        // Known for this round only.
+        self.input = Input::Unknown;
+        if self.feed(source, most, link, ring)? {
+            return Ok(());
+        }
+        let ahead = self.copies.iter().filter(|copy| copy.ahead > 0).map(|copy| copy.ahead).min();
+        let len = ahead.map_or(most, |ahead| ahead.min(TRANSFER.into()) as u32);
+        let mut op = Op::splice(source.fd(), sink.fd(), len);
+        if link.is_alone() {
+            op = op.in_place();
+        }
+        if sink.is_nonblocking() {
+            op = op.after(sink.fd(), PollFlags::POLLOUT);
+        }
+        ring.submit(link.token(Operation::Splice), op)?;
+        self.splicing = true;
+        Ok(())
+    }
+
+    /// Whether the source has bytes, as far as that is known or can be asked.
+    fn is_there(&self, source: &Endpoint) -> bool {
+        match self.input {
+            // What a copy is ahead by lies in the source.
+            _ if self.copies.iter().any(|copy| copy.ahead > 0) => true,
+            Input::There => true,
+            Input::Unknown => source.has_input(),
+            Input::Spent | Input::Awaited => false,
+        }
+    }
+
+    /// Gives each copy what it needs before bytes may move on, and says whether one needs something.
+    fn feed(
+        &mut self,
+        source: &Endpoint,
+        most: u32,
+        link: &Link,
+        ring: &mut Ring,
+    ) -> io::Result<bool> {
+        let in_place = link.is_alone();
         let mut waiting = false;
         for (index, copy) in self.copies.iter_mut().enumerate() {
             let token = |operation| Token { copy: index as u16, ..link.token(operation) };
@@ -76,7 +128,11 @@ impl Teed {
                     if source.is_nonblocking() && on_full == OnFull::Block {
                         op = op.after(pipe.fd(), PollFlags::POLLOUT);
                     }
+                    if in_place && !copy.threaded {
+                        op = op.in_place();
+                    }
                     ring.submit(token(Operation::Tee), op)?;
+                    self.asked = most;
                 }
                 (Need::Mark, Some(pipe), _) => {
                     let fd = pipe.fd().clone();
@@ -88,18 +144,7 @@ impl Teed {
             copy.busy = true;
             waiting = true;
         }
-        if waiting {
-            return Ok(());
-        }
-        let ahead = self.copies.iter().filter(|copy| copy.ahead > 0).map(|copy| copy.ahead).min();
-        let len = ahead.map_or(most, |ahead| ahead.min(TRANSFER.into()) as u32);
-        let mut op = Op::splice(source.fd(), sink.fd(), len);
-        if sink.is_nonblocking() {
-            op = op.after(sink.fd(), PollFlags::POLLOUT);
-        }
-        ring.submit(link.token(Operation::Splice), op)?;
-        self.splicing = true;
-        Ok(())
+        Ok(waiting)
     }
 
     pub(in crate::relay) fn complete(
@@ -131,10 +176,12 @@ impl Teed {
     fn polled(&mut self, result: TransferResult, link: &Link) -> Step {
         self.input = Input::Unknown;
         match result {
-            // A hang-up without input: the source has ended, and all of it has moved on.
-            TransferResult::Moved(events) if events & PollFlags::POLLIN.bits() as u32 == 0 => {
-                link.hung_up()
+            TransferResult::Moved(events) if events & PollFlags::POLLIN.bits() as u32 != 0 => {
+                self.input = Input::There;
+                Step::Continue
             }
+            // A hang-up without input: the source has ended, and all of it has moved on.
+            TransferResult::Moved(_) => link.hung_up(),
             TransferResult::Failed(_) | TransferResult::Refused => link.read_failed(result.errno()),
             _ => Step::Continue,
         }
@@ -173,6 +220,9 @@ impl Teed {
             TransferResult::Moved(moved) => {
                 link.counters.taken += u64::from(moved);
                 link.delivered(moved);
+                if !link.paced && moved < self.asked / 2 {
+                    self.input = Input::Spent;
+                }
                 for copy in &mut self.copies {
                     copy.pass(moved.into());
                 }
