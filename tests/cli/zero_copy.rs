@@ -97,7 +97,7 @@ fn no_system_call_carries_payload(engine: Engine) {
     let run = strace(engine, &trace, true).stdin(source).finish();
     run.expect_code(0).expect_silent().expect_stdout(payload_digest());
     writer.finish().expect_code(0);
-    judge(&trace, bytes);
+    judge(engine, &trace, bytes);
     // Without -f the child is not followed.
     let wrapped = strace(engine, &trace, false)
         .words("peer write")
@@ -105,7 +105,7 @@ fn no_system_call_carries_payload(engine: Engine) {
         .arg("64K")
         .finish();
     wrapped.expect_code(0).expect_silent().expect_stdout(payload_digest());
-    judge(&trace, bytes);
+    judge(engine, &trace, bytes);
 }
 
 /// Lets the writer change its pages once all of them lie in `reader`'s pipe, and reads them there.
@@ -153,7 +153,7 @@ fn strace(engine: Engine, trace: &Path, follow: bool) -> Launch {
 
 /// Adds up what the traced calls returned.
 #[track_caller]
-fn judge(trace: &Path, bytes: u64) {
+fn judge(engine: Engine, trace: &Path, bytes: u64) {
     let text = std::fs::read_to_string(trace).expect("trace");
     let (mut copied, mut spliced) = (0, 0);
     for line in text.lines() {
@@ -172,7 +172,10 @@ fn judge(trace: &Path, bytes: u64) {
         copied < 64 << 10,
         "{copied} bytes were read and written, as if payload were among them"
     );
-    assert!(spliced >= bytes, "{spliced} bytes by splice(2), expected {bytes}");
+    // What the ring's workers splice instead, where a call took its time, is no system call.
+    if engine == Engine::Epoll {
+        assert!(spliced >= bytes, "{spliced} bytes by splice(2), expected {bytes}");
+    }
 }
 
 /// The proof itself can fail: a relay that copies delivers the old bytes.
