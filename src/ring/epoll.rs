@@ -170,8 +170,9 @@ impl Epoll {
                 None => self.epoll.add(&entry.fd, event),
             };
             match result {
-                // Regular files and some devices cannot be polled: they never make us wait.
-                Err(Errno::EPERM) => unpollable.push(entry.fd.clone()),
+                // Regular files and some devices cannot be polled: they never make us wait. What is no open file
+                // (O_PATH) is refused again when the operation is tried, and then it is known whose it is.
+                Err(Errno::EPERM | Errno::EBADF) => unpollable.push(entry.fd.clone()),
                 result => result?,
             }
         }
