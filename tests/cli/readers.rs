@@ -196,7 +196,8 @@ fn reader_that_keeps_the_pipe_locked() {
     let (reader, writer) = std::io::pipe().expect("pipe");
     let reader = OwnedFd::from(reader);
     let (stdin, mut keyboard) = std::io::pipe().expect("pipe");
-    let script = "while read word; do echo $word; echo told $word >&2; done";
+    // What waits for the lock may have locked the child's pipe meanwhile: the words are written by processes of their own.
+    let script = "while read word; do echo $word & echo told $word >&2; done; wait";
     let run =
         Launch::nproxy(engine).args(["bash", "-c", script]).stdin(stdin).stdout(writer).start();
     let stderr = run.stderr.as_ref().expect("captured");
@@ -223,7 +224,9 @@ fn reader_that_keeps_the_pipe_locked() {
     drop(keyboard);
     let arrived = Capture::of(reader);
     run.finish().expect_code(0);
-    arrived.wait_for("two\nthree\n", 1);
+    for word in ["two\n", "three\n"] {
+        arrived.wait_for(word, 1);
+    }
 }
 
 /// A pipe that a thread of ours keeps locked: it splices from there into a socket that is full.
