@@ -45,6 +45,11 @@ struct Hand {
     held: Cell<usize>,
 }
 
+/// Wakes whoever polls an eventfd(2). Its counter has room, so the kernel takes it, at the latest when asked again.
+pub(super) fn ring(bell: impl AsFd) {
+    let _ = (0..3).any(|_| unistd::write(&bell, &1u64.to_ne_bytes()).is_ok());
+}
+
 /// Asks a thread to leave what it has not done.
 #[derive(Debug)]
 pub(crate) struct Stop {
@@ -62,7 +67,7 @@ impl Stop {
 
     pub(crate) fn ask(&self) {
         self.asked.store(true, Ordering::Release);
-        let _ = self.bell.write(1);
+        ring(&self.bell);
     }
 
     pub(crate) fn is_asked(&self) -> bool {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::intake::{Intake, Stop};
+use super::intake::{self, Intake, Stop};
 use crate::config::Verbosity;
 use crate::error::Error;
 use crate::notice;
@@ -239,8 +239,7 @@ struct RingsAtEnd {
 impl Drop for RingsAtEnd {
     fn drop(&mut self) {
         self.beyond.finish();
-        // The counter cannot be full.
-        let _ = nix::unistd::write(&self.bell, &1u64.to_ne_bytes());
+        intake::ring(&self.bell);
     }
 }
 

@@ -31,7 +31,7 @@ const SCENARIOS: [(&str, &str); 6] = [
 ];
 
 /// Calls that are not nproxy's to survive, and why.
-const NOT_OURS: [(&str, &str); 12] = [
+const NOT_OURS: [(&str, &str); 13] = [
     ("execve", "strace itself starts nproxy by it"),
     ("brk", "the allocator has no memory: Rust aborts"),
     ("mmap", "the same"),
@@ -43,6 +43,7 @@ const NOT_OURS: [(&str, &str); 12] = [
     ("exit", "the same, of a thread"),
     ("rt_sigreturn", "the kernel's own, behind a handler"),
     ("close", "the kernel closes whatever it says; refused by strace the descriptor stays open"),
+    ("futex", "Rust's locks: it aborts at an error that the kernel never gives there"),
     ("restart_syscall", "the kernel's own, behind a stop"),
 ];
 
@@ -59,8 +60,8 @@ fn errors(call: &str) -> &'static [&'static str] {
         | "sendto" | "ftruncate" => {
             &["EIO", "EINTR", "EAGAIN", "ENOMEM", "EPERM", "ENOSYS", "EINVAL", "EPIPE", "ENOSPC"]
         }
-        "poll" | "epoll_ctl" | "epoll_pwait2" | "io_uring_enter" | "wait4" | "waitid" | "futex"
-        | "clone" | "clone3" => &["EIO", "EINTR", "EAGAIN", "ENOMEM", "EPERM", "EINVAL"],
+        "poll" | "epoll_ctl" | "epoll_pwait2" | "io_uring_enter" | "wait4" | "waitid" | "clone"
+        | "clone3" => &["EIO", "EINTR", "EAGAIN", "ENOMEM", "EPERM", "EINVAL"],
         "openat" | "pipe2" | "socket" | "socketpair" | "eventfd2" | "epoll_create1" | "fcntl"
         | "signalfd4" | "pidfd_open" | "io_uring_setup" | "dup2" => {
             &["EMFILE", "ENFILE", "ENOMEM", "EPERM", "ENOSYS", "EINTR"]
