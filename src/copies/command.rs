@@ -4,10 +4,11 @@
 //! when its input does.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -61,15 +62,15 @@ impl CommandCopy {
         CommandCopy { command, restart, wait }
     }
 
-    fn start(&self) -> io::Result<Run> {
+    /// Starts the command with the two ends of a pipe: what it reads from, and what is written to.
+    fn start(&self, reader: OwnedFd, writer: OwnedFd) -> io::Result<Run> {
         let mut command = Command::new("sh");
-        command.arg("-c").arg(&self.command).stdin(Stdio::piped());
+        command.arg("-c").arg(&self.command).stdin(reader);
         // Whatever it prints belongs on the screen, or nowhere: our stdout is the command's.
         command.stdout(io::stderr().as_fd().try_clone_to_owned()?);
-        let mut child = aside(&mut command).spawn()?;
+        let child = aside(&mut command).spawn()?;
         let pidfd = pidfd_open(nix::unistd::Pid::from_raw(child.id() as i32))?;
-        let stdin = child.stdin.take().map(OwnedFd::from);
-        Ok(Run { child, pidfd, stdin, since: Instant::now() })
+        Ok(Run { child, pidfd, stdin: Some(writer), since: Instant::now() })
     }
 
     /// Fills the command's stdin until it takes no more or there is no more.
@@ -124,21 +125,23 @@ impl Work for CommandCopy {
     fn run(self: Box<Self>, intake: Intake) -> Result<(), Error> {
         let tried = |error: io::Error| Error::os(format!("run {}", intake.name), error);
         let (mut pause, mut carrier) = (Pause::new(), Carrier::default());
+        let (reader, writer) = std::io::pipe().map_err(tried)?;
+        let (mut reader, mut writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
         loop {
-            let mut run = self.start().map_err(tried)?;
+            let mut run = self.start(reader, writer).map_err(tried)?;
             let over = CommandCopy::feed(&run, &mut carrier, &intake)
                 .map_err(|errno| Error::os(format!("write to {}", intake.name), errno))?;
-            if let (Over::Command, Some(stdin)) = (&over, &run.stdin) {
-                // What lies in its pipe it will not read any more.
-                intake.beyond.lose(unread(stdin.as_raw_fd()));
-            }
-            run.stdin = None;
+            // What it has left in its pipe stays there as long as one end is open.
+            let unread_by_it = run.stdin.take().filter(|_| matches!(over, Over::Command));
             let status = self.end(&mut run, &intake).map_err(tried)?;
-            match (over, self.restart) {
-                (Over::Input | Over::Asked, _) if status.success() => return Ok(()),
-                (Over::Command, Restart::OnFailure)
+            match (over, self.restart, unread_by_it) {
+                (Over::Input | Over::Asked, ..) if status.success() => return Ok(()),
+                (Over::Command, Restart::OnFailure, Some(pipe))
                     if !intake.stop.is_asked() && !carrier.is_over(&intake) =>
                 {
+                    // The next one goes on where this one has stopped reading.
+                    reader = read_end(&pipe).map_err(tried)?;
+                    writer = pipe;
                     if run.since.elapsed() > SETTLED {
                         pause = Pause::new();
                     }
@@ -147,10 +150,19 @@ impl Work for CommandCopy {
                     notice::notice(intake.verbosity, &text);
                     pause.wait(&intake);
                 }
-                _ => return Err(Error::usage(intake.name.clone(), show(status))),
+                (.., pipe) => {
+                    let left = pipe.map_or(0, |pipe| unread(pipe.as_raw_fd()));
+                    intake.beyond.lose(left);
+                    return Err(Error::usage(intake.name.clone(), show(status)));
+                }
             }
         }
     }
+}
+
+/// A new end to read from of a pipe that nobody reads any more.
+fn read_end(pipe: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(File::open(format!("/proc/self/fd/{}", pipe.as_raw_fd()))?.into())
 }
 
 /// How a command has ended, in words.

@@ -14,6 +14,7 @@ on_both_engines![
     a_command_gets_every_byte,
     its_failure_is_told,
     it_is_started_again,
+    the_next_one_reads_on,
     one_that_does_not_read_is_left_at_the_end,
     keys_do_not_reach_it,
 ];
@@ -64,6 +65,21 @@ fn it_is_started_again(engine: Engine) {
     assert_eq!(fs::read_to_string(directory.path().join("lines")).expect("lines"), "1\n2\n3\n");
 }
 
+/// What it has left in its pipe the next one gets.
+fn the_next_one_reads_on(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let run = Launch::nproxy(engine)
+        .args([
+            "--tee=|read -r line && echo \"$line\" >> lines; [ \"$line\" = 5 ],restart=on-failure",
+        ])
+        .args(["sh", "-c", "seq 1 5; until grep -qx 5 lines 2>/dev/null; do sleep 0.02; done"])
+        .directory(directory.path())
+        .finish();
+    run.expect_output("1\n2\n3\n4\n5\n");
+    let lines = fs::read_to_string(directory.path().join("lines")).expect("lines");
+    assert_eq!(lines, "1\n2\n3\n4\n5\n");
+}
+
 /// And what it did not take is told.
 fn one_that_does_not_read_is_left_at_the_end(engine: Engine) {
     let run = Launch::nproxy(engine)
@@ -82,7 +98,7 @@ fn keys_do_not_reach_it(engine: Engine) {
             "--tee=|cat > got",
             "sh",
             "-c",
-            "trap 'echo bye; exit 7' INT; echo hello; while :; do sleep 0.05; done",
+            "trap 'trap \"\" INT; echo bye; exit 7' INT; echo hello; while :; do sleep 0.05; done",
         ])
         .directory(directory.path())
         .start();
