@@ -2,24 +2,22 @@
 //! arrives is a beginning of what was sent, and all of it where the relay says so; what was not to fail has not failed; it
 //! ends once; and it never waits for nothing.
 
+mod lines;
 mod model;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::pty::openpty;
-use nix::sys::termios::{LocalFlags, SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use proptest::prelude::*;
 
 use super::*;
 use crate::ring::scripted::Fate;
 use crate::ring::{Engine, Ring};
-use crate::text::newline::Newlines;
 use crate::text::strip::{C1, CursorVisibility};
 use crate::text::{Escapes, Modes};
 
@@ -100,6 +98,23 @@ fn endpoint(fd: impl Into<OwnedFd>) -> Endpoint {
     Endpoint::new(fd.into()).expect("an endpoint")
 }
 
+/// Without copies and without text.
+fn plain_route(source: Endpoint, sink: Endpoint) -> Route {
+    Route {
+        stream: Stream::Stdout,
+        role: Role::Only,
+        source,
+        sink,
+        source_name: "the source".into(),
+        sink_name: "the sink".into(),
+        text: None,
+        rate: None,
+        copies: Vec::new(),
+        beyond: None,
+        instead: None,
+    }
+}
+
 impl Outside {
     fn open(way: Way, sent: Vec<u8>, ring: &mut Ring) -> (Relay, Outside) {
         let (source, feed, fed) = match way.from {
@@ -156,19 +171,12 @@ impl Outside {
             ..Modes::default()
         };
         let route = Route {
-            stream: Stream::Stdout,
-            role: Role::Only,
-            source,
-            sink,
-            source_name: "the source".into(),
-            sink_name: "the sink".into(),
             text: way.text.then(|| TextWork { modes, started: Instant::now() }),
-            rate: None,
             copies: feeds,
-            beyond: None,
             instead: way.instead.then(|| {
                 endpoint(File::options().write(true).open("/dev/null").expect("/dev/null"))
             }),
+            ..plain_route(source, sink)
         };
         let relay = Relay::new(0, route, None, Duration::ZERO, ring).expect("a relay");
         let outside = Outside { feed, sent, fed, sink: Some(theirs), got: Vec::new(), copies };
@@ -492,50 +500,6 @@ fn failures_end_a_stream_and_corrupt_nothing() {
     trial(Harm::Fatal);
 }
 
-/// Where others may write too, the beginning of a line waits for the rest, and no longer than is bounded.
-#[test]
-fn an_unfinished_line_waits_for_its_rest_and_not_for_ever() {
-    for engine in [Engine::Uring, Engine::Epoll] {
-        for (to, text) in [(Outer::File, false), (Outer::File, true), (Outer::Pipe, true)] {
-            let way = Way { to, text, ..Way::plain(engine) };
-            let mut trial = Trial::new(way, b"one\ntwo\nthree".to_vec());
-            // The clock stands still, but for what the relay reads of it: a wait that has begun does not end.
-            let begun = Instant::now();
-            for (fed, expected) in [(6, "one\n"), (4, "one\ntwo\n")] {
-                trial.turn_at(begun, Event::Feed(fed), Harm::None);
-                for index in 0..20 {
-                    trial.turn_at(begun, Event::Run(index, u32::MAX), Harm::None);
-                }
-                trial.outside.drain(100);
-                assert_eq!(String::from_utf8_lossy(&trial.outside.got), expected, "{way:?}");
-            }
-            let over = trial.relay.deadline(begun).expect("an end of the wait");
-            assert!(over <= Instant::now() + Duration::from_millis(200), "{way:?}");
-            for index in 0..20 {
-                trial.turn_at(over, Event::Run(index, u32::MAX), Harm::None);
-            }
-            trial.outside.drain(100);
-            assert_eq!(String::from_utf8_lossy(&trial.outside.got), "one\ntwo\nth", "{way:?}");
-        }
-    }
-}
-
-/// Text modes that are switched off wait for no rest of a line: nothing is read before the splice has taken over.
-#[test]
-fn a_line_that_is_waited_for_goes_on_when_text_is_switched_off() {
-    for engine in [Engine::Uring, Engine::Epoll] {
-        let way = Way { text: true, ..Way::plain(engine) };
-        let mut trial = Trial::new(way, b"one\ntwo\nthree\nfour".to_vec());
-        trial.turn(Event::Feed(6), Harm::None);
-        (0..6).for_each(|_| trial.turn(Event::Run(0, u32::MAX), Harm::None));
-        trial.turn(Event::Text(false), Harm::None);
-        trial.turn(Event::Feed(4), Harm::None);
-        trial.finish().expect("an end");
-        assert_eq!(trial.outside.got, trial.outside.sent, "{way:?}");
-        trial.judge(way).expect("nothing is missing");
-    }
-}
-
 /// Also where tee is refused, what a copy has lost at last is marked when its reader reads again.
 #[test]
 fn the_last_gap_is_marked_where_tee_is_refused() {
@@ -568,77 +532,5 @@ fn the_last_gap_is_marked_where_tee_is_refused() {
         assert_eq!(trial.outside.got, trial.outside.sent, "{way:?}");
         assert!(trial.relay.dropped().all(|(_, dropped)| dropped > 0), "{way:?}");
         trial.judge(way).expect("every gap is marked");
-    }
-}
-
-/// What a pty's leader tells is acted on once everything before it has gone on: the beginning of a line then waits for
-/// nothing, because nothing is read. A shell's prompt and its changes of modes come like that.
-#[test]
-#[allow(unsafe_code)]
-fn a_line_that_is_waited_for_goes_on_when_modes_have_changed() {
-    for engine in [Engine::Uring, Engine::Epoll] {
-        let ours = openpty(None, None).expect("a pty");
-        let mut raw = tcgetattr(&ours.slave).expect("modes");
-        cfmakeraw(&mut raw);
-        tcsetattr(&ours.slave, SetArg::TCSANOW, &raw).expect("raw");
-        let childs = openpty(None, None).expect("a pty");
-        raw.local_flags.insert(LocalFlags::EXTPROC);
-        tcsetattr(&childs.slave, SetArg::TCSANOW, &raw).expect("EXTPROC");
-        // SAFETY: TIOCPKT reads the number that it is given.
-        let packets = unsafe { libc::ioctl(childs.master.as_raw_fd(), libc::TIOCPKT, &1) };
-        assert_eq!(packets, 0, "TIOCPKT");
-        let tell = || tcsetattr(&childs.slave, SetArg::TCSANOW, &raw).expect("a status");
-        let leader = Endpoint::leader(childs.master, Some(Newlines::AsTheyAre));
-        let mut ring = Ring::scripted(engine);
-        let mut relay = relay_between(leader, endpoint(ours.slave), &mut ring);
-        let mut child = File::from(childs.slave.try_clone().expect("an fd"));
-        let sent = "one line of many\n".repeat(100) + "two";
-        child.write_all(sent.as_bytes()).expect("a write");
-        let turn = Instant::now();
-        while relay.counters().taken < sent.len() as u64 {
-            run_all(&mut relay, &mut ring, turn);
-        }
-        for _ in 0..20 {
-            // There is always something more to be read.
-            tell();
-            run_all(&mut relay, &mut ring, turn);
-            if relay.status().is_some() && relay.has_passed_on() {
-                break;
-            }
-        }
-        assert!(relay.status().is_some() && relay.has_passed_on(), "{engine:?}: it waits");
-        let mut shown = vec![0; sent.len()];
-        File::from(ours.master).read_exact(&mut shown).expect("a read");
-        assert_eq!(String::from_utf8_lossy(&shown), sent, "{engine:?}");
-    }
-}
-
-/// A relay without copies and without text.
-fn relay_between(source: Endpoint, sink: Endpoint, ring: &mut Ring) -> Relay {
-    let route = Route {
-        stream: Stream::Stdout,
-        role: Role::Only,
-        source,
-        sink,
-        source_name: "the source".into(),
-        sink_name: "the sink".into(),
-        text: None,
-        rate: None,
-        copies: Vec::new(),
-        beyond: None,
-        instead: None,
-    };
-    Relay::new(0, route, None, Duration::ZERO, ring).expect("a relay")
-}
-
-/// A turn of the session's loop in which everything in flight is tried once.
-fn run_all(relay: &mut Relay, ring: &mut Ring, now: Instant) {
-    relay.on_time(ring, now).expect("on_time");
-    relay.advance(ring, now).expect("advance");
-    for index in (0..ring.in_flight().len()).rev() {
-        ring.settle(index, Fate::Runs(u32::MAX));
-    }
-    while let Some(done) = ring.next_completion() {
-        relay.complete(done, ring).expect("complete");
     }
 }

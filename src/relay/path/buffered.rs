@@ -6,11 +6,12 @@
 
 use std::io;
 use std::ops::Range;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
+use super::lines::{LineWait, last_line_end, line_cut, whole_lines};
 use crate::relay::endpoint::{Endpoint, Kind};
 use crate::relay::flow::TextSwitch;
 use crate::relay::link::{Link, Reads, Step};
@@ -22,17 +23,6 @@ use crate::text::{Arrival, Filter, Progress, line_ends};
 
 /// Size of each of the two buffers, in bytes.
 pub(in crate::relay) const BUFFER: usize = 256 << 10;
-
-/// So much goes into a pipe in one piece, whoever else writes there (PIPE_BUF in pipe(7)), in bytes.
-const WHOLE: usize = libc::PIPE_BUF;
-
-/// How long the beginning of a line waits for the rest where others may write to the same place: writers flush their
-/// buffers anywhere in a line, and write the next part at once. A prompt is seen so much later.
-const REST_OF_LINE: Duration = Duration::from_millis(20);
-
-/// The same where it would go into a file. Nobody waits there for a prompt, and the writer of the rest may have to wait
-/// for a processor as long as this on a busy machine.
-const REST_OF_LINE_IN_FILE: Duration = Duration::from_millis(200);
 
 /// Less than this is no full buffer that a writer has flushed (C's stdio has none that is smaller): at a terminal it is
 /// a prompt or the echo of a key, and goes at once.
@@ -81,15 +71,6 @@ enum Division {
     Lines,
     /// Behind a line, and the rest of the last one is waited for.
     AwaitedLines,
-}
-
-/// Whether the rest of a line is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LineWait {
-    No,
-    Until(Instant),
-    /// It has not come in time: what is there goes as it is.
-    Over,
 }
 
 /// Whether the two buffers are there.
@@ -217,13 +198,7 @@ impl Buffered {
         let cut = match division {
             Division::Anywhere => bytes.len(),
             Division::Lines => line_cut(bytes, source),
-            Division::AwaitedLines => {
-                let patience = match sink.kind() {
-                    Kind::File => REST_OF_LINE_IN_FILE,
-                    _ => REST_OF_LINE,
-                };
-                self.line_wait.cut(bytes, source, patience)
-            }
+            Division::AwaitedLines => self.line_wait.cut(bytes, source, sink.kind()),
         };
         if division != Division::AwaitedLines {
             self.line_wait = LineWait::No;
@@ -604,54 +579,6 @@ impl Text {
     fn arrive(&mut self) {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.arrival = Arrival { wall, elapsed: self.started.elapsed() };
-    }
-}
-
-impl LineWait {
-    /// How much of `bytes` is to go on now: whole lines, until the rest of the last one has been waited for long enough.
-    fn cut(&mut self, bytes: &[u8], source: &Endpoint, patience: Duration) -> usize {
-        let lines = last_line_end(bytes).unwrap_or(0);
-        match self {
-            _ if lines == bytes.len() => *self = LineWait::No,
-            // No line is as long as this.
-            _ if lines == 0 && bytes.len() >= BUFFER => {
-                *self = LineWait::No;
-                return bytes.len();
-            }
-            LineWait::Over => {
-                *self = LineWait::No;
-                // It may have come in this moment.
-                return line_cut(bytes, source);
-            }
-            LineWait::Until(_) if lines == 0 => {}
-            LineWait::No | LineWait::Until(_) => {
-                *self = LineWait::Until(Instant::now() + patience);
-            }
-        }
-        lines
-    }
-}
-
-/// How much of `bytes` goes into a pipe at a time: as many whole lines as stay in one piece there, or one longer line.
-fn whole_lines(bytes: &[u8]) -> usize {
-    if bytes.len() <= WHOLE {
-        return bytes.len();
-    }
-    let longer = || bytes.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
-    last_line_end(&bytes[..WHOLE]).or_else(longer).unwrap_or(bytes.len())
-}
-
-/// Where the last whole line ends.
-fn last_line_end(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().rposition(|byte| *byte == b'\n').map(|end| end + 1)
-}
-
-/// How much of `bytes` may go where others may write as well, once the rest of the last line is not waited for: whole
-/// lines, if that rest is already on its way.
-fn line_cut(bytes: &[u8], source: &Endpoint) -> usize {
-    match last_line_end(bytes) {
-        Some(last) if last < bytes.len() && source.has_input() => last,
-        _ => bytes.len(),
     }
 }
 

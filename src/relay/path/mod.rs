@@ -2,6 +2,7 @@
 
 mod buffered;
 pub(super) mod copy;
+mod lines;
 mod shared;
 mod splice;
 pub(super) mod switch;
