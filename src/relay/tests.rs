@@ -418,8 +418,9 @@ impl Trial {
             self.turn_at(over.unwrap_or(now), event, Harm::None);
         }
         prop_assert!(self.relay.ended().is_some(), "it waits: {:?}", self.ring.in_flight());
-        // What has been cancelled comes back too.
+        // What has been cancelled comes back too, and the last gaps are marked.
         for _ in 0..1000 {
+            self.relay.advance(&mut self.ring, Instant::now()).expect("advance");
             let count = self.ring.in_flight().len();
             for index in (0..count).rev() {
                 self.ring.settle(index, Fate::Runs(u32::MAX));

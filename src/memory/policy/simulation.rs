@@ -222,6 +222,23 @@ fn both(world: World, child: &Child) -> (Run, Run) {
     (run(world, child, GateMode::Auto), off)
 }
 
+/// The same runs, and what the one with the gate may grow to.
+fn bounded(world: World, child: &Child) -> (Run, Run, u64) {
+    let (auto, off) = both(world, child);
+    // How much of a collector's last period a phase fills is chance of the clock, and another if it was held back for a
+    // while: beside it stands a bare run that fills it.
+    let mut filled = child.clone();
+    for phase in &mut filled.phases {
+        if let Habit::CollectsAside { every, .. } = phase.habit {
+            phase.bytes += phase.speed * every;
+        }
+    }
+    let peak = off.peak.max(run(world, &filled, GateMode::Off).peak);
+    let fastest = child.phases.iter().map(Phase::growth).max().unwrap_or(0);
+    let most = peak.max(world.emergency) + (world.emergency - world.critical) / 4 + fastest * 70;
+    (auto, off, most)
+}
+
 /// What tries may cost that bring nothing: three seconds or a tenth. 200 ms are the simulation's own coarseness.
 fn longest_in_vain(off: Run) -> u64 {
     off.millis + (off.millis / 10).max(3000) + 200
@@ -299,9 +316,7 @@ proptest! {
     /// Nobody comes closer to the limit than it would have, but for what lies before the emergency stage.
     #[test]
     fn nobody_grows_beyond_emergency_for_the_gate((world, child) in anybody()) {
-        let (auto, off) = both(world, &child);
-        let fastest = child.phases.iter().map(|phase| phase.growth()).max().unwrap_or(0);
-        let most = off.peak.max(world.emergency) + (world.emergency - world.critical) / 4 + fastest * 70;
+        let (auto, off, most) = bounded(world, &child);
         prop_assert!(auto.peak <= most, "{auto:?} beside {off:?}");
     }
 
@@ -371,4 +386,15 @@ proptest! {
         let most = off.millis * 2 * share;
         prop_assert!(auto.millis <= most + 3200, "{auto:?} beside {off:?}");
     }
+}
+
+/// Held back for two seconds it has a second whole period, which without the gate it has not.
+#[test]
+fn a_collector_held_back_fills_another_period() {
+    let world = World { reader: 107_500, critical: 1_870_659_584, emergency: 4_433_463_214 };
+    let frees = Phase { habit: Habit::Frees { percent: 17 }, speed: 149_504, bytes: 4_247_558_144 };
+    let habit = Habit::CollectsAside { percent: 450, every: 19_061 };
+    let collects = Phase { habit, speed: 140_288, bytes: 3_854_973_952 };
+    let (auto, off, most) = bounded(world, &Child::new(0, [frees, collects]));
+    assert!(off.peak < auto.peak && auto.peak <= most, "{auto:?} beside {off:?}");
 }
