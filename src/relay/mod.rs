@@ -262,7 +262,7 @@ impl Relay {
                 let refused = std::mem::replace(&mut self.path, Path::buffered(None));
                 self.path = refused.without_splice(ring);
                 self.capacity = self.capacity.min(BUFFER as u32);
-                Ok(())
+                self.settle_leaving(result, ring)
             }
         }
     }
@@ -423,7 +423,7 @@ impl Relay {
         for operation in [Operation::Drain, Operation::Write, Operation::SinkWatch] {
             ring.cancel(self.link.token(operation))?;
         }
-        for copy in 0..self.dropped().count() as u16 {
+        for copy in 0..self.path.copies_mut().len() as u16 {
             for operation in [Operation::Tee, Operation::Mark] {
                 ring.cancel(Token { copy, ..self.link.token(operation) })?;
             }

@@ -296,6 +296,7 @@ struct Injected {
 }
 
 struct Trial {
+    way: Way,
     ring: Ring,
     relay: Relay,
     outside: Outside,
@@ -308,7 +309,8 @@ impl Trial {
     fn new(way: Way, sent: Vec<u8>) -> Trial {
         let mut ring = Ring::scripted(way.engine);
         let (relay, outside) = Outside::open(way, sent, &mut ring);
-        Trial { ring, relay, outside, injected: Injected::default(), fed_at_end: None }
+        let injected = Injected::default();
+        Trial { way, ring, relay, outside, injected, fed_at_end: None }
     }
 
     /// A turn of the session's loop around one event.
@@ -417,7 +419,8 @@ impl Trial {
             let over = self.relay.deadline(now).filter(|over| waits && *over > now);
             self.turn_at(over.unwrap_or(now), event, Harm::None);
         }
-        prop_assert!(self.relay.ended().is_some(), "it waits: {:?}", self.ring.in_flight());
+        let (way, waits) = (self.way, self.ring.in_flight());
+        prop_assert!(self.relay.ended().is_some(), "{way:?}: it waits: {waits:?}");
         // What has been cancelled comes back too, and the last gaps are marked.
         for _ in 0..1000 {
             self.relay.advance(&mut self.ring, Instant::now()).expect("advance");
@@ -484,7 +487,7 @@ fn trial(harm: Harm) {
                     trial.turn(*event, harm);
                 }
                 trial.finish()?;
-                trial.judge(way)?;
+                trial.judge()?;
             }
             Ok(())
         })
@@ -532,6 +535,24 @@ fn the_last_gap_is_marked_where_tee_is_refused() {
         trial.finish().expect("an end");
         assert_eq!(trial.outside.got, trial.outside.sent, "{way:?}");
         assert!(trial.relay.dropped().all(|(_, dropped)| dropped > 0), "{way:?}");
-        trial.judge(way).expect("every gap is marked");
+        trial.judge().expect("every gap is marked");
+    }
+}
+
+/// Left in the moment in which it learns that splice is refused, a relay goes on with the other path, and can be left there.
+#[test]
+fn a_relay_that_is_left_may_be_refused_splice() {
+    for engine in [Engine::Uring, Engine::Epoll] {
+        for errno in [Errno::EINVAL, Errno::EPERM, Errno::ENOSYS] {
+            let mut trial = Trial::new(Way::plain(engine), payload(1000));
+            trial.turn(Event::Drain(1), Harm::None);
+            trial.turn(Event::Leave, Harm::None);
+            let in_flight = trial.ring.in_flight();
+            let splice = in_flight.iter().position(|operation| *operation == Operation::Splice);
+            let splice = splice.expect("a splice");
+            trial.ring.settle(splice, Fate::Meets(Outcome::Failed(errno)));
+            trial.finish().expect("an end");
+            trial.judge().expect("nothing is missing");
+        }
     }
 }

@@ -55,7 +55,7 @@ fn a_line_that_is_waited_for_goes_on_when_text_is_switched_off() {
             }
             trial.finish().expect("an end");
             assert_eq!(trial.outside.got, trial.outside.sent, "{way:?}");
-            trial.judge(way).expect("nothing is missing");
+            trial.judge().expect("nothing is missing");
         }
     }
 }

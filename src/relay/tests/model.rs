@@ -2,10 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::{End, OnFull, Outside, Trial, Way};
+use super::{End, OnFull, Outside, Trial};
 
 impl Trial {
-    pub(super) fn judge(&self, way: Way) -> Result<(), TestCaseError> {
+    pub(super) fn judge(&self) -> Result<(), TestCaseError> {
+        let way = self.way;
         let Outside { sent, got, .. } = &self.outside;
         let end = self.relay.ended().expect("an end");
         prop_assert!(sent.starts_with(got), "{way:?}: what arrives is what was sent");
@@ -34,10 +35,11 @@ impl Trial {
             End::Failed(error) => prop_assert!(harmed, "{way:?}: nothing failed, but {error}"),
             End::Stopped => prop_assert!(false, "{way:?}: nobody has stopped it"),
         }
-        self.judge_copies(way)
+        self.judge_copies()
     }
 
-    fn judge_copies(&self, way: Way) -> Result<(), TestCaseError> {
+    fn judge_copies(&self) -> Result<(), TestCaseError> {
+        let way = self.way;
         let Outside { sent, got, copies, .. } = &self.outside;
         let end = self.relay.ended().expect("an end");
         // What has gone into the sink, or past it for the sake of the copies.
@@ -46,7 +48,7 @@ impl Trial {
         let unharmed = !self.injected.main && !self.injected.copies && !self.injected.left;
         for ((reader, copy), (_, dropped)) in copies.iter().zip(self.relay.dropped()) {
             if way.on_full == OnFull::Drop {
-                self.judge_gaps(way, copy, dropped)?;
+                self.judge_gaps(copy, dropped)?;
                 continue;
             }
             prop_assert!(sent.starts_with(copy), "{way:?}: a copy is what was sent");
@@ -69,7 +71,8 @@ impl Trial {
     }
 
     /// What a copy has is what was sent, but for the gaps, and each gap is marked with its length.
-    fn judge_gaps(&self, way: Way, copy: &[u8], dropped: u64) -> Result<(), TestCaseError> {
+    fn judge_gaps(&self, copy: &[u8], dropped: u64) -> Result<(), TestCaseError> {
+        let way = self.way;
         let sent = &self.outside.sent;
         let (mut at, mut marked, mut rest) = (0, 0, copy);
         while let Some((piece, gap, behind)) = next_mark(rest) {
