@@ -27,6 +27,17 @@ pub(super) struct Carrier {
     copied: Option<Copied>,
 }
 
+/// Why no more is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// The copy has ended, and all of it is in the sink.
+    Input,
+    /// Nobody reads the sink any more.
+    Sink,
+    /// The thread was asked to leave what is left.
+    Asked,
+}
+
 #[derive(Debug)]
 struct Copied {
     buffer: Box<[u8]>,
@@ -50,6 +61,33 @@ impl Carrier {
             Taken::Bytes(_) => self.write(sink),
             taken => Ok(taken),
         }
+    }
+
+    /// Fills a pipe or FIFO until it takes no more or there is no more.
+    ///
+    /// # Errors
+    /// What the system says of the sink, but for a reader that has left.
+    pub(super) fn feed(&mut self, intake: &Intake, sink: BorrowedFd<'_>) -> Result<Over, Errno> {
+        while !intake.stop.is_asked() {
+            match self.carry(intake, sink) {
+                Ok(Taken::Bytes(bytes)) => intake.beyond.wrote(bytes as u64),
+                Ok(Taken::End) => return Ok(Over::Input),
+                Err(Errno::EPIPE) => return Ok(Over::Sink),
+                Err(errno) => return Err(errno),
+                Ok(Taken::Nothing) => {
+                    // Whichever it is that makes it wait.
+                    let wanted = match self.has_bytes(intake) {
+                        true => [None, Some((sink, PollFlags::POLLOUT))],
+                        false => [intake.input(), Some((sink, PollFlags::empty()))],
+                    };
+                    let [_, found] = intake.wait(wanted, None);
+                    if found.contains(PollFlags::POLLERR) {
+                        return Ok(Over::Sink);
+                    }
+                }
+            }
+        }
+        Ok(Over::Asked)
     }
 
     /// Sends one byte. `None` if there is none; one that is not taken stays for the next sink.

@@ -11,11 +11,10 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::PollFlags;
 
-use super::carrier::Carrier;
-use super::intake::{Intake, Taken};
+use super::carrier::{Carrier, Over};
+use super::intake::Intake;
 use super::pause::Pause;
 use super::writer::Work;
 use crate::config::Restart;
@@ -43,18 +42,61 @@ struct Run {
     child: Child,
     /// Readable when it has ended.
     pidfd: OwnedFd,
-    stdin: Option<OwnedFd>,
     since: Instant,
 }
 
-/// Why a run of the command takes no more.
-enum Over {
-    /// The copy has ended.
-    Input,
-    /// It has closed its stdin, or ended.
-    Command,
-    /// What is left is left.
-    Asked,
+/// The pipe that the command reads from. What one run has not read the next one gets.
+#[derive(Debug)]
+struct Stdin {
+    /// Until all has been written.
+    writer: Option<OwnedFd>,
+    /// While no run has it.
+    reader: Option<OwnedFd>,
+}
+
+impl Stdin {
+    fn new() -> io::Result<Stdin> {
+        let (reader, writer) = std::io::pipe()?;
+        Ok(Stdin { reader: Some(reader.into()), writer: Some(writer.into()) })
+    }
+
+    /// The end for a run. As long as there is more to write it is the only one, because only so EPIPE tells that nobody
+    /// reads any more.
+    fn hand_over(&mut self) -> io::Result<OwnedFd> {
+        match (self.reader.take(), &self.writer) {
+            (Some(reader), Some(_)) => Ok(reader),
+            (Some(reader), None) => {
+                let end = reader.try_clone();
+                self.reader = Some(reader);
+                end
+            }
+            // What the run before has left could not be kept.
+            (None, _) => {
+                let (reader, writer) = std::io::pipe()?;
+                self.writer = Some(writer.into());
+                Ok(reader.into())
+            }
+        }
+    }
+
+    /// A run takes no more: what it leaves can be read by us from here on. If that is `all`, it is shown the end of its
+    /// input.
+    fn take_back(&mut self, all: bool) {
+        if let (None, Some(writer)) = (&self.reader, &self.writer) {
+            // A pipe can be opened by this name as long as it has an end. Without /proc it has none.
+            let name = format!("/proc/self/fd/{}", writer.as_raw_fd());
+            self.reader = File::open(name).ok().map(OwnedFd::from);
+        }
+        if all {
+            self.writer = None;
+        }
+    }
+
+    /// Bytes in it that no run has read.
+    fn unread(&self) -> u64 {
+        let end = self.reader.as_ref().or(self.writer.as_ref());
+        end.map_or(0, |end| unread(end.as_raw_fd()))
+    }
 }
 
 impl CommandCopy {
@@ -62,40 +104,67 @@ impl CommandCopy {
         CommandCopy { command, restart, wait }
     }
 
-    /// Starts the command with the two ends of a pipe: what it reads from, and what is written to.
-    fn start(&self, reader: OwnedFd, writer: OwnedFd) -> io::Result<Run> {
+    fn start(&self, stdin: OwnedFd) -> io::Result<Run> {
         let mut command = Command::new("sh");
-        command.arg("-c").arg(&self.command).stdin(reader);
+        command.arg("-c").arg(&self.command).stdin(stdin);
         // Whatever it prints belongs on the screen, or nowhere: our stdout is the command's.
         command.stdout(io::stderr().as_fd().try_clone_to_owned()?);
         let child = aside(&mut command).spawn()?;
         let pidfd = pidfd_open(nix::unistd::Pid::from_raw(child.id() as i32))?;
-        Ok(Run { child, pidfd, stdin: Some(writer), since: Instant::now() })
+        Ok(Run { child, pidfd, since: Instant::now() })
     }
 
-    /// Fills the command's stdin until it takes no more or there is no more.
-    fn feed(run: &Run, carrier: &mut Carrier, intake: &Intake) -> Result<Over, Errno> {
-        let Some(stdin) = &run.stdin else { return Ok(Over::Command) };
+    /// Starts the command, feeds it, and waits for its end. How that came, its status, and when it was started.
+    fn serve(
+        &self,
+        stdin: &mut Stdin,
+        carrier: &mut Carrier,
+        intake: &Intake,
+    ) -> Result<(Over, ExitStatus, Instant), Error> {
+        let tried = |error: io::Error| Error::os(format!("run {}", intake.name), error);
+        let mut run = stdin.hand_over().and_then(|end| self.start(end)).map_err(tried)?;
+        let fed = match &stdin.writer {
+            Some(writer) => carrier.feed(intake, writer.as_fd()),
+            None => Ok(Over::Input),
+        };
+        stdin.take_back(fed != Ok(Over::Sink));
+        let over = fed.map_err(|errno| Error::os(format!("write to {}", intake.name), errno))?;
+        let status = self.end(&mut run, intake).map_err(tried)?;
+        Ok((over, status, run.since))
+    }
+
+    /// Serves the copy until it has ended, again and again if the command is to be started again.
+    fn serve_all(&self, stdin: &mut Stdin, intake: &Intake) -> Result<(), Error> {
+        let (mut pause, mut carrier) = (Pause::new(), Carrier::default());
+        let mut before = 0;
         loop {
-            if intake.stop.is_asked() {
-                return Ok(Over::Asked);
+            let (over, status, since) = self.serve(stdin, &mut carrier, intake)?;
+            if status.success() && over != Over::Sink {
+                return Ok(());
             }
-            match carrier.carry(intake, stdin.as_fd()) {
-                Ok(Taken::Bytes(bytes)) => intake.beyond.wrote(bytes as u64),
-                Ok(Taken::End) => return Ok(Over::Input),
-                Err(Errno::EPIPE) => return Ok(Over::Command),
-                Err(errno) => return Err(errno),
-                Ok(Taken::Nothing) => {
-                    // Whichever it is that makes it wait.
-                    let wanted = match carrier.has_bytes(intake) {
-                        true => [None, Some((stdin.as_fd(), PollFlags::POLLOUT))],
-                        false => [intake.input(), Some((stdin.as_fd(), PollFlags::empty()))],
-                    };
-                    let [_, sink] = intake.wait(wanted, None);
-                    if sink.contains(PollFlags::POLLERR) {
-                        return Ok(Over::Command);
-                    }
-                }
+            let left = stdin.unread();
+            let failed = || Err(Error::usage(intake.name.clone(), show(status)));
+            if self.restart != Restart::OnFailure || left == 0 && carrier.is_over(intake) {
+                return failed();
+            }
+            if over == Over::Input && left < before {
+                intake.beyond.advance();
+            }
+            before = left;
+            if stdin.reader.is_none() {
+                intake.beyond.lose(left);
+                stdin.writer = None;
+            }
+            if since.elapsed() > SETTLED {
+                pause = Pause::new();
+            }
+            if !intake.stop.is_asked() {
+                let text = format!("{} ended early, {}; started again", intake.name, show(status));
+                notice::notice(intake.verbosity, &text);
+                pause.wait(intake);
+            }
+            if intake.stop.is_asked() {
+                return failed();
             }
         }
     }
@@ -123,46 +192,15 @@ impl CommandCopy {
 
 impl Work for CommandCopy {
     fn run(self: Box<Self>, intake: Intake) -> Result<(), Error> {
-        let tried = |error: io::Error| Error::os(format!("run {}", intake.name), error);
-        let (mut pause, mut carrier) = (Pause::new(), Carrier::default());
-        let (reader, writer) = std::io::pipe().map_err(tried)?;
-        let (mut reader, mut writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
-        loop {
-            let mut run = self.start(reader, writer).map_err(tried)?;
-            let over = CommandCopy::feed(&run, &mut carrier, &intake)
-                .map_err(|errno| Error::os(format!("write to {}", intake.name), errno))?;
-            // What it has left in its pipe stays there as long as one end is open.
-            let unread_by_it = run.stdin.take().filter(|_| matches!(over, Over::Command));
-            let status = self.end(&mut run, &intake).map_err(tried)?;
-            match (over, self.restart, unread_by_it) {
-                (Over::Input | Over::Asked, ..) if status.success() => return Ok(()),
-                (Over::Command, Restart::OnFailure, Some(pipe))
-                    if !intake.stop.is_asked() && !carrier.is_over(&intake) =>
-                {
-                    // The next one goes on where this one has stopped reading.
-                    reader = read_end(&pipe).map_err(tried)?;
-                    writer = pipe;
-                    if run.since.elapsed() > SETTLED {
-                        pause = Pause::new();
-                    }
-                    let text =
-                        format!("{} ended early, {}; started again", intake.name, show(status));
-                    notice::notice(intake.verbosity, &text);
-                    pause.wait(&intake);
-                }
-                (.., pipe) => {
-                    let left = pipe.map_or(0, |pipe| unread(pipe.as_raw_fd()));
-                    intake.beyond.lose(left);
-                    return Err(Error::usage(intake.name.clone(), show(status)));
-                }
-            }
+        let stdin = Stdin::new().map_err(|error| Error::os(format!("run {}", intake.name), error));
+        let mut stdin = stdin?;
+        let served = self.serve_all(&mut stdin, &intake);
+        if served.is_err() {
+            // Nobody will read it any more.
+            intake.beyond.lose(stdin.unread());
         }
+        served
     }
-}
-
-/// A new end to read from of a pipe that nobody reads any more.
-fn read_end(pipe: &OwnedFd) -> io::Result<OwnedFd> {
-    Ok(File::open(format!("/proc/self/fd/{}", pipe.as_raw_fd()))?.into())
 }
 
 /// How a command has ended, in words.

@@ -9,16 +9,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::poll::PollFlags;
 
-use super::intake::{Intake, Taken};
+use super::carrier::{Carrier, Over};
+use super::intake::Intake;
 use super::pause::Pause;
 use super::writer::Work;
 use crate::error::Error;
 use crate::notice;
-
-/// The most that one transfer takes, in bytes.
-const TRANSFER: u64 = 1 << 20;
 
 /// Such a copy.
 #[derive(Debug)]
@@ -49,33 +46,16 @@ impl LateFifo {
         }
         Ok(None)
     }
-
-    /// Fills the FIFO until there is no more.
-    fn feed(fifo: &File, intake: &Intake) -> Result<(), Errno> {
-        while !intake.stop.is_asked() {
-            match intake.splice(fifo, TRANSFER)? {
-                Taken::Bytes(bytes) => intake.beyond.wrote(bytes as u64),
-                Taken::End => break,
-                Taken::Nothing => {
-                    let wanted = match intake.has_bytes() {
-                        true => [None, Some((fifo.as_fd(), PollFlags::POLLOUT))],
-                        false => [intake.input(), Some((fifo.as_fd(), PollFlags::empty()))],
-                    };
-                    let [_, found] = intake.wait(wanted, None);
-                    if found.contains(PollFlags::POLLERR) {
-                        return Err(Errno::EPIPE);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Work for LateFifo {
     fn run(self: Box<Self>, intake: Intake) -> Result<(), Error> {
         let Some(fifo) = self.open(&intake)? else { return Ok(()) };
-        LateFifo::feed(&fifo, &intake)
-            .map_err(|errno| Error::os(format!("write to {}", intake.name), errno))
+        match Carrier::default().feed(&intake, fifo.as_fd()) {
+            Ok(Over::Input | Over::Asked) => Ok(()),
+            Ok(Over::Sink) => Err(Errno::EPIPE),
+            Err(errno) => Err(errno),
+        }
+        .map_err(|errno| Error::os(format!("write to {}", intake.name), errno))
     }
 }

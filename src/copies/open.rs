@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -172,8 +172,12 @@ impl Copies {
             false => options.open(path),
         };
         let file = match file {
-            // Only the open of a FIFO that may not wait says so (fifo(7)).
-            Err(error) if waits != 0 && error.raw_os_error() == Some(libc::ENXIO) => {
+            // What the open of a FIFO says that may not wait (fifo(7)); sockets and devices say it too.
+            Err(error)
+                if waits != 0
+                    && error.raw_os_error() == Some(libc::ENXIO)
+                    && path.metadata()?.file_type().is_fifo() =>
+            {
                 return Ok(Opened::Work(Box::new(LateFifo::new(path.into()))));
             }
             file => file?,

@@ -326,11 +326,20 @@ impl Spool {
         };
         let until = until.into_iter().chain(held).min();
         let [_, found] = intake.wait([intake.input().filter(|_| ready), socket], until);
-        if let Line::Up(peer) = &self.line
-            && peer.socket.is_gone(found)
-            && let Line::Up(peer) = std::mem::replace(&mut self.line, Line::Down(None))
+        let lost = match &self.line {
+            Line::Up(peer) if peer.socket.is_gone(found) => {
+                Some(peer.socket.error().unwrap_or(Errno::EPIPE))
+            }
+            // What was sent is still here, so a new connection costs nothing but what it sends again.
+            Line::Up(peer) | Line::Parting(peer) if peer.socket.is_unanswered() => {
+                Some(Errno::ETIMEDOUT)
+            }
+            _ => None,
+        };
+        if let Some(errno) = lost
+            && let Line::Up(peer) | Line::Parting(peer) =
+                std::mem::replace(&mut self.line, Line::Down(None))
         {
-            let errno = peer.socket.error().unwrap_or(Errno::EPIPE);
             self.lose(&peer, errno, intake);
         }
     }
@@ -370,8 +379,7 @@ impl Peer {
         if !self.silent {
             self.silent = self.socket.drain()?;
         }
-        // What was sent is still here, so a new connection costs nothing but what it sends again.
-        if self.socket.is_unanswered() { Err(Errno::ETIMEDOUT) } else { Ok(()) }
+        Ok(())
     }
 
     fn events(&self, more: bool) -> PollFlags {

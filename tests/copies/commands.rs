@@ -15,6 +15,8 @@ on_both_engines![
     its_failure_is_told,
     it_is_started_again,
     the_next_one_reads_on,
+    it_reads_on_after_the_end_too,
+    what_nobody_reads_is_lost,
     one_that_does_not_read_is_left_at_the_end,
     keys_do_not_reach_it,
 ];
@@ -78,6 +80,38 @@ fn the_next_one_reads_on(engine: Engine) {
     run.expect_output("1\n2\n3\n4\n5\n");
     let lines = fs::read_to_string(directory.path().join("lines")).expect("lines");
     assert_eq!(lines, "1\n2\n3\n4\n5\n");
+}
+
+/// Also when all has been written: what it had not read when it failed is no less of the copy.
+fn it_reads_on_after_the_end_too(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let run = Launch::nproxy(engine)
+        .args(["--stats=json"])
+        .args([
+            "--tee=|read -r line && echo \"$line\" >> lines; [ \"$line\" = 5 ],restart=on-failure",
+        ])
+        .args(["seq", "1", "5"])
+        .directory(directory.path())
+        .finish();
+    run.expect_code(0).expect_output("1\n2\n3\n4\n5\n");
+    let lines = fs::read_to_string(directory.path().join("lines")).expect("lines");
+    assert_eq!(lines, "1\n2\n3\n4\n5\n");
+}
+
+/// Whatever the command does with its stdin and its status.
+fn what_nobody_reads_is_lost(engine: Engine) {
+    for command in ["exit 3", "exec <&-; exit 3", "exec <&-; trap '' TERM; sleep 1; exit 3"] {
+        for keys in ["", ",restart=on-failure"] {
+            let copy = format!("|{command},wait=300ms{keys}");
+            let run = Launch::nproxy(engine)
+                .args(["--stats=json", &format!("--tee={copy}"), "peer", "write", "40000", "1K"])
+                .finish();
+            run.expect_code(0);
+            let figures = |name: &str| run.leg(format!("|{command}"), name);
+            let (bytes, lost) = (figures("bytes"), figures("lost_bytes"));
+            run.expect((bytes, lost) == (0, 40000), &format!("{copy}: {bytes} bytes, {lost} lost"));
+        }
+    }
 }
 
 /// And what it did not take is told.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::tempdir;
 
-use crate::harness::{Engine, Launch, need, on_both_engines, strace_works};
+use crate::harness::{Engine, Launch, digest_of_file, need, on_both_engines, strace_works};
 use crate::payload::{Digest, Hasher};
 use crate::proc;
 
@@ -160,6 +160,38 @@ fn restarted_command_where_splice_is_forbidden() {
     run.expect_code(0).expect_output("1\n2\n3\n");
     let lines = fs::read_to_string(directory.path().join("lines")).expect("lines");
     assert_eq!(lines, "1\n2\n3\n");
+}
+
+/// A FIFO whose reader comes late gets its bytes without splice(2) too.
+#[test]
+fn late_fifo_where_splice_is_forbidden() {
+    let directory = tempdir().expect("directory");
+    let script = "mkfifo fifo; (until [ -e go ]; do sleep 0.05; done; exec cat fifo > got) &
+        nproxy --tee fifo,full=drop sh -c 'echo early; : > go; until [ -s got ]; do sleep 0.05; done; seq 9000'; wait";
+    let run = Launch::program("peer")
+        .args(["with", "refuse=EPERM:splice+tee", "--", "bash", "-c", script])
+        .directory(directory.path())
+        .finish();
+    run.expect_code(0);
+    run.expect(!run.stderr.text().contains("not permitted"), "nothing fails");
+    run.expect_stdout(digest_of_file(&directory.path().join("got"), 0));
+}
+
+/// A command is started again where there is no /proc to open its pipe by; what lies in it is lost then.
+#[test]
+fn restarted_command_without_proc() {
+    if !need(&["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/proc"]) {
+        return;
+    }
+    let directory = tempdir().expect("directory");
+    let script = "mount -t tmpfs none /proc && exec nproxy --tee '|echo run >> runs; exit 1,restart=on-failure' \
+        sh -c 'until [ \"$(cat runs 2>/dev/null | wc -l)\" -ge 2 ]; do echo line; sleep 0.02; done'";
+    let run = Launch::program("unshare")
+        .args(["-rm", "sh", "-c", script])
+        .directory(directory.path())
+        .finish();
+    run.expect_code(0);
+    run.expect(run.stderr.text().contains("started again"), "it is started again");
 }
 
 /// A copy that may lose bytes does so between whole writes, with a mark for the gap, also without tee(2).

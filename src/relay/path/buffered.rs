@@ -248,16 +248,20 @@ impl Buffered {
         match sink.kind() {
             _ if self.source_ended || reads == Reads::Flush => Division::Anywhere,
             _ if source.kind() == Kind::Records => Division::Anywhere,
-            Kind::Terminal if !text && self.is_prompt() => Division::Lines,
+            Kind::Terminal if !text && self.goes_at_once() => Division::Lines,
             Kind::File | Kind::Terminal => Division::AwaitedLines,
             Kind::Pipe if text => Division::AwaitedLines,
             _ => Division::Anywhere,
         }
     }
 
-    /// Whether what has come may be all that comes, and somebody at the terminal waits to see it.
-    fn is_prompt(&self) -> bool {
-        self.line_wait == LineWait::No && self.filled.len() < FLUSHED_BUFFER
+    /// Whether what has come may be all that comes, and somebody at the terminal waits to see it: a prompt, or what a program
+    /// draws that knows no lines.
+    fn goes_at_once(&self) -> bool {
+        let bytes =
+            self.input.as_ref().map_or(&[][..], |input| &input.bytes()[self.filled.clone()]);
+        let drawn = || last_line_end(bytes).is_none();
+        self.line_wait == LineWait::No && (bytes.len() < FLUSHED_BUFFER || drawn())
     }
 
     pub(in crate::relay) fn complete(
