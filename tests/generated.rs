@@ -189,5 +189,8 @@ fn variable(arg: &Arg) -> String {
 fn meaning(arg: &Arg) -> String {
     let text = arg.get_long_help().or(arg.get_help()).map(|help| help.to_string());
     let paragraphs = text.unwrap_or_default();
-    paragraphs.split("\n\n").map(|text| text.replace('\n', " ")).collect::<Vec<_>>().join(". ")
+    let paragraphs = paragraphs.split("\n\n").map(|text| text.replace('\n', " "));
+    let sentences =
+        paragraphs.map(|text| if text.ends_with(['.', ':']) { text } else { text + "." });
+    sentences.collect::<Vec<_>>().join(" ")
 }

@@ -31,7 +31,7 @@ pub struct CopyFlags {
     /// `restart=on-failure` starts a command again that ends early. A collector that is absent or goes away is connected
     /// again when it is back; until then `full` says whether everything waits for it. With `spool=DIR[:MAX]` (tcp: and unix:) the
     /// copy goes through files in DIR, which must exist and serves one run at a time: the collector may be away while MAX
-    /// bytes wait (1G), then `full` counts. After a lost connection the last 16 MiB that were sent are sent again, more if the
+    /// bytes wait (1G), then `full` decides. After a lost connection the last 16 MiB that were sent are sent again, more if the
     /// collector's system may hold more, from the start of a line. What is left at the end stays in DIR, and the next run
     /// with it sends it first.
     #[arg(long, value_name = "TARGET", env = "NPROXY_TEE")]

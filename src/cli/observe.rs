@@ -27,7 +27,7 @@ pub struct ObserveFlags {
 
     /// Show a progress line on stderr
     ///
-    /// --progress alone means `auto`: the line would not go together with output on the same terminal.
+    /// --progress alone means `auto`: no line where it would mix with output on the same terminal.
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "auto", env = "NPROXY_PROGRESS")]
     pub progress: Option<ProgressMode>,
 

@@ -1,7 +1,7 @@
 //! What a copy's thread takes its bytes from: a pipe of its own, and the means to be woken.
 //!
 //! A splice keeps the pipe that it empties locked for as long as the sink takes, and whoever fills that pipe waits for the
-//! lock, whatever flags it has. So the thread first moves what is there into a hand pipe, which takes no time, and empties
+//! lock, whatever flags it has. So the thread first moves what is there into a pipe of its own, which takes no time, and empties
 //! that into the sink: nobody else touches it, and a slow disk or peer holds up nobody but its own copy.
 
 use std::cell::Cell;
@@ -19,15 +19,15 @@ use nix::unistd;
 use crate::config::Verbosity;
 use crate::relay::Beyond;
 
-/// What the hand pipe is to hold, in bytes.
-const HAND: i32 = 256 << 10;
+/// What the thread's own pipe is to hold, in bytes.
+const OWN_PIPE: i32 = 256 << 10;
 
 /// What a thread works with.
 #[derive(Debug)]
 pub(crate) struct Intake {
     /// What the copy's relay fills.
     pipe: OwnedFd,
-    hand: Hand,
+    own: OwnPipe,
     pub(crate) stop: Arc<Stop>,
     /// Its books.
     pub(crate) beyond: Arc<Beyond>,
@@ -38,7 +38,7 @@ pub(crate) struct Intake {
 
 /// The pipe between the intake and a sink that may take its time.
 #[derive(Debug)]
-struct Hand {
+struct OwnPipe {
     reader: OwnedFd,
     writer: OwnedFd,
     /// Bytes in it: they come before those in the intake's pipe.
@@ -110,9 +110,9 @@ impl Intake {
     ) -> Result<Intake, Errno> {
         let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC)?;
         // One that stays small is as good, only slower.
-        let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(HAND));
-        let hand = Hand { reader, writer, held: Cell::new(0) };
-        Ok(Intake { pipe, hand, stop, beyond, name, verbosity })
+        let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(OWN_PIPE));
+        let own = OwnPipe { reader, writer, held: Cell::new(0) };
+        Ok(Intake { pipe, own, stop, beyond, name, verbosity })
     }
 
     /// Moves up to `most` bytes into `sink` inside the kernel. Does not wait for the pipe.
@@ -120,7 +120,7 @@ impl Intake {
     /// # Errors
     /// What splice(2) says of the sink. What it has not taken comes next, whatever asks for it.
     pub(crate) fn splice(&self, sink: impl AsFd, most: u64) -> Result<Taken, Errno> {
-        let Hand { reader, writer, held } = &self.hand;
+        let OwnPipe { reader, writer, held } = &self.own;
         if held.get() == 0 {
             match Taken::of(restart(|| move_pages(&self.pipe, writer, most as usize)))? {
                 Taken::Bytes(bytes) => held.set(bytes),
@@ -129,7 +129,7 @@ impl Intake {
         }
         let most = held.get().min(most as usize);
         match restart(|| move_pages(reader, &sink, most)) {
-            // The hand pipe does not end: this is a sink that takes no more.
+            // Our own pipe does not end: this is a sink that takes no more.
             Ok(0) => Err(Errno::ENOSPC),
             Ok(bytes) => {
                 held.set(held.get() - bytes);
@@ -144,7 +144,7 @@ impl Intake {
     /// # Errors
     /// What read(2) says.
     pub(crate) fn read(&self, into: &mut [u8]) -> Result<Taken, Errno> {
-        let Hand { reader, held, .. } = &self.hand;
+        let OwnPipe { reader, held, .. } = &self.own;
         if held.get() > 0 {
             let taken = Taken::of(unistd::read(reader, into));
             if let Ok(Taken::Bytes(bytes)) = taken {
@@ -160,9 +160,9 @@ impl Intake {
 
     /// The pipe that the next byte comes from.
     fn head(&self) -> BorrowedFd<'_> {
-        match self.hand.held.get() {
+        match self.own.held.get() {
             0 => self.pipe.as_fd(),
-            _ => self.hand.reader.as_fd(),
+            _ => self.own.reader.as_fd(),
         }
     }
 

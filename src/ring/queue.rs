@@ -1,4 +1,4 @@
-//! What an fd still holds: asked of the kernel, moved by nobody.
+//! What the kernel says of an fd without anything being moved: what it still holds, and how a TCP connection fares.
 
 use std::os::fd::RawFd;
 

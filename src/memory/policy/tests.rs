@@ -1,3 +1,5 @@
+//! The policy by examples: thresholds, stages, and when the gate closes and opens.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -198,7 +198,7 @@ impl Buffered {
         let cut = match division {
             Division::Anywhere => bytes.len(),
             Division::Lines => line_cut(bytes, source),
-            Division::AwaitedLines => self.line_wait.cut(bytes, source, sink.kind()),
+            Division::AwaitedLines => self.line_wait.cut(bytes, source, sink.kind(), BUFFER),
         };
         if division != Division::AwaitedLines {
             self.line_wait = LineWait::No;

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::BUFFER;
 use crate::relay::endpoint::{Endpoint, Kind};
 
 /// So much goes into a pipe in one piece, whoever else writes there (PIPE_BUF in pipe(7)), in bytes.
@@ -27,13 +26,19 @@ pub(super) enum LineWait {
 }
 
 impl LineWait {
-    /// How much of `bytes` is to go on now: whole lines, until the rest of the last one has been waited for long enough.
-    pub(super) fn cut(&mut self, bytes: &[u8], source: &Endpoint, into: Kind) -> usize {
+    /// How much of `bytes` is to go on now: whole lines, until the rest of the last one has been waited for long enough, or
+    /// there would be no room for it beside `most` bytes.
+    pub(super) fn cut(
+        &mut self,
+        bytes: &[u8],
+        source: &Endpoint,
+        into: Kind,
+        most: usize,
+    ) -> usize {
         let lines = last_line_end(bytes).unwrap_or(0);
         match self {
             _ if lines == bytes.len() => *self = LineWait::No,
-            // No line is as long as this.
-            _ if lines == 0 && bytes.len() >= BUFFER => {
+            _ if lines == 0 && bytes.len() >= most => {
                 *self = LineWait::No;
                 return bytes.len();
             }
