@@ -27,7 +27,7 @@ pub(super) enum LineWait {
 
 impl LineWait {
     /// How much of `bytes` is to go on now: whole lines, until the rest of the last one has been waited for long enough, or
-    /// there would be no room for it beside `most` bytes.
+    /// it fills the buffer, which takes `most`.
     pub(super) fn cut(
         &mut self,
         bytes: &[u8],
