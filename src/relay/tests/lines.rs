@@ -103,6 +103,26 @@ fn a_line_that_is_waited_for_goes_on_when_modes_have_changed() {
     }
 }
 
+/// At a terminal, what is drawn without a newline waits for none, however much it is: the clock stands still here.
+#[test]
+fn what_is_drawn_goes_at_once() {
+    for engine in [Engine::Uring, Engine::Epoll] {
+        let ours = openpty(None, None).expect("a pty");
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let mut ring = Ring::scripted(engine);
+        let route = plain_route(endpoint(reader), endpoint(ours.slave));
+        let mut relay = Relay::new(0, route, None, Duration::ZERO, &mut ring).expect("a relay");
+        let sent = "x".repeat(1500);
+        writer.write_all(sent.as_bytes()).expect("a write");
+        let turn = Instant::now();
+        (0..20).for_each(|_| run_all(&mut relay, &mut ring, turn));
+        assert_eq!(relay.counters().bytes, 1500, "{engine:?}");
+        let mut shown = vec![0; sent.len()];
+        File::from(ours.master).read_exact(&mut shown).expect("a read");
+        assert_eq!(String::from_utf8_lossy(&shown), sent, "{engine:?}");
+    }
+}
+
 /// A turn of the session's loop in which everything in flight is tried once.
 fn run_all(relay: &mut Relay, ring: &mut Ring, now: Instant) {
     relay.on_time(ring, now).expect("on_time");
