@@ -13,11 +13,11 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice, tee};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd;
 
 use crate::config::Verbosity;
 use crate::relay::Beyond;
+use crate::ring::bell;
 
 /// What the thread's own pipe is to hold, in bytes.
 const OWN_PIPE: i32 = 256 << 10;
@@ -45,29 +45,21 @@ struct OwnPipe {
     held: Cell<usize>,
 }
 
-/// Wakes whoever polls an eventfd(2). Its counter has room, so the kernel takes it, at the latest when asked again.
-pub(super) fn ring(bell: impl AsFd) {
-    let _ = (0..3).any(|_| unistd::write(&bell, &1u64.to_ne_bytes()).is_ok());
-}
-
 /// Asks a thread to leave what it has not done.
 #[derive(Debug)]
 pub(crate) struct Stop {
     asked: AtomicBool,
-    bell: EventFd,
+    bell: OwnedFd,
 }
 
 impl Stop {
     pub(crate) fn new() -> Result<Stop, Errno> {
-        Ok(Stop {
-            asked: AtomicBool::new(false),
-            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?,
-        })
+        Ok(Stop { asked: AtomicBool::new(false), bell: bell::new()? })
     }
 
     pub(crate) fn ask(&self) {
         self.asked.store(true, Ordering::Release);
-        ring(&self.bell);
+        bell::ring(&self.bell);
     }
 
     pub(crate) fn is_asked(&self) -> bool {

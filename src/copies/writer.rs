@@ -9,14 +9,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::intake::{self, Intake, Stop};
+use super::intake::{Intake, Stop};
 use crate::config::Verbosity;
 use crate::error::Error;
 use crate::notice;
 use crate::relay::{Beyond, Relay, Role};
-use crate::ring::{Fd, Op, Operation, Ring, Token};
+use crate::ring::{Fd, Op, Operation, Ring, Token, bell};
 
 /// A thread's stack: it keeps its buffers on the heap.
 const STACK: usize = 256 << 10;
@@ -99,10 +98,8 @@ impl Writers {
         if self.writers.is_empty() {
             return Ok(());
         }
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let bell = EventFd::from_value_and_flags(0, flags)
-            .map_err(|errno| Error::os("make an eventfd for the copies", errno))?;
-        let bell: OwnedFd = bell.into();
+        let bell =
+            bell::new().map_err(|errno| Error::os("make an eventfd for the copies", errno))?;
         for writer in &mut self.writers {
             let State::Ready(work, intake) = std::mem::replace(&mut writer.state, State::Over)
             else {
@@ -152,7 +149,7 @@ impl Writers {
     pub(crate) fn collect(&mut self) -> bool {
         self.polled = false;
         if let Some(bell) = &self.doorbell {
-            let _ = nix::unistd::read(bell, &mut [0; 8]);
+            bell::hush(bell);
         }
         let mut failed = false;
         for writer in &mut self.writers {
@@ -239,7 +236,7 @@ struct RingsAtEnd {
 impl Drop for RingsAtEnd {
     fn drop(&mut self) {
         self.beyond.finish();
-        intake::ring(&self.bell);
+        bell::ring(&self.bell);
     }
 }
 

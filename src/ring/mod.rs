@@ -5,6 +5,8 @@
 //! keeps what an operation owns until its completion arrives; dropping the ring cancels what is in
 //! flight and waits for every completion before anything is freed.
 
+mod apart;
+pub mod bell;
 mod buffer;
 mod epoll;
 mod op;
@@ -22,6 +24,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
+use nix::poll::PollFlags;
+
+use apart::Apart;
 pub use buffer::Buffer;
 pub use op::{Completion, Fd, Full, Op, Operation, Outcome, Token};
 pub use queue::{unanswered, unread, unsent, widest_window};
@@ -53,6 +58,8 @@ pub struct Ring {
     completed: VecDeque<Completion>,
     /// See [`Ring::system_calls`].
     calls: u64,
+    /// Who writes regular files, if the loop is not to.
+    apart: Option<Apart>,
     /// Waits in a row that had a completion at hand and did not ask the kernel for others.
     unasked: u8,
 }
@@ -82,7 +89,17 @@ impl Ring {
             Engine::Uring => Driver::Uring(Box::new(uring::Uring::open(workers)?)),
             Engine::Epoll => Driver::Epoll(epoll::Epoll::open()?),
         };
-        Ok(Ring { driver, completed: VecDeque::new(), calls: 0, unasked: 0 })
+        Ok(Ring { driver, completed: VecDeque::new(), calls: 0, apart: None, unasked: 0 })
+    }
+
+    /// Writes regular files in threads from here on: others wait for this loop, and are not to wait for a disk. After this
+    /// there must be no fork(2) that goes on in this program.
+    ///
+    /// # Errors
+    /// What the system says of the means to be told when they have written.
+    pub fn write_files_apart(&mut self) -> io::Result<()> {
+        self.apart = Some(Apart::new()?);
+        Ok(())
     }
 
     /// The engine in use.
@@ -115,6 +132,14 @@ impl Ring {
             scripted.submit(token, op);
             return Ok(());
         }
+        let op = match &mut self.apart {
+            Some(apart) => apart.submit(token, op),
+            None => Some(op),
+        };
+        let Some(op) = op else {
+            self.calls += 1;
+            return Ok(());
+        };
         match (sync::run(token, op), &mut self.driver) {
             (Run::Done(done), _) => {
                 self.completed.push_back(done);
@@ -177,6 +202,10 @@ impl Ring {
     /// # Errors
     /// What io_uring_enter(2) or epoll_wait(2) says, but for an interrupted or timed-out wait.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if let Some(bell) = self.apart.as_mut().and_then(Apart::unheard) {
+            let token = Token::session(Operation::FileWritten);
+            self.submit(token, Op::poll(&bell, PollFlags::POLLIN))?;
+        }
         if let Driver::Epoll(epoll) = &mut self.driver {
             epoll.try_ready(&mut self.completed);
         }
@@ -208,12 +237,19 @@ impl Ring {
             #[cfg(test)]
             Driver::Scripted(_) => self.in_flight().is_empty(),
         };
-        driver && self.completed.is_empty()
+        let apart = self.apart.as_ref().is_none_or(Apart::is_idle);
+        driver && apart && self.completed.is_empty()
     }
 
     /// The next operation that has ended, in the order in which they ended.
     pub fn next_completion(&mut self) -> Option<Completion> {
-        self.completed.pop_front()
+        while let Some(completion) = self.completed.pop_front() {
+            match (completion.token.operation, &mut self.apart) {
+                (Operation::FileWritten, Some(apart)) => apart.collect(&mut self.completed),
+                _ => return Some(completion),
+            }
+        }
+        None
     }
 }
 

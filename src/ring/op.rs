@@ -36,6 +36,8 @@ pub enum Operation {
     MemoryEvent,
     /// A thread that writes a copy has ended.
     CopyWritten,
+    /// A thread has written to a regular file: the ring's own, nobody else sees it.
+    FileWritten,
     /// The monitor has something to report.
     MonitorEvent,
     /// Our terminal has something to read for the child's.
@@ -63,7 +65,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 19] = [
+    const ALL: [Operation; 20] = [
         Operation::Control,
         Operation::Event,
         Operation::Signal,
@@ -71,6 +73,7 @@ impl Operation {
         Operation::MemoryStall,
         Operation::MemoryEvent,
         Operation::CopyWritten,
+        Operation::FileWritten,
         Operation::MonitorEvent,
         Operation::Key,
         Operation::KeyRoom,

@@ -99,7 +99,7 @@ impl Ring {
     /// A ring that does what a test says, and passes for one on this engine.
     pub(crate) fn scripted(engine: Engine) -> Ring {
         let driver = Driver::Scripted(Scripted { engine, in_flight: Vec::new() });
-        Ring { driver, completed: VecDeque::new(), calls: 0, unasked: 0 }
+        Ring { driver, completed: VecDeque::new(), calls: 0, apart: None, unasked: 0 }
     }
 
     /// What is in flight on a scripted ring, in the order in which it was submitted.

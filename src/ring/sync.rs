@@ -36,7 +36,7 @@ pub(super) fn run(token: Token, op: Op) -> Run {
 }
 
 /// Repeats a system call for as long as signals interrupt it.
-fn restart<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+pub(super) fn restart<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {
             Err(Errno::EINTR) => {}

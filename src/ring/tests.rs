@@ -54,6 +54,48 @@ fn splice_moves_what_is_there_and_reports_the_end() {
     }
 }
 
+/// Two files are written by threads: each gets its bytes in order, and what it was written from comes back.
+#[test]
+fn files_are_written_apart() {
+    const WRITES: usize = 200;
+    for mut ring in engines() {
+        ring.write_files_apart().expect("an eventfd");
+        let files = [(); 2].map(|()| tempfile::tempfile().expect("a file"));
+        let fds = files.each_ref().map(|file| Rc::new(file.try_clone().expect("a fd").into()));
+        let token = |relay| Token { operation: Operation::Write, relay, copy: 0 };
+        for relay in 0..2 {
+            let buffer = ring.buffer(4096);
+            ring.submit(token(relay), Op::write_file(&fds[usize::from(relay)], buffer, 0..1))
+                .unwrap();
+        }
+        assert!(!ring.is_idle());
+        let mut written = [0; 2];
+        while written != [WRITES; 2] {
+            let Completion { token, outcome, buffer, .. } = next(&mut ring);
+            let mut buffer = buffer.expect("the buffer comes back");
+            let (count, fd) =
+                (&mut written[usize::from(token.relay)], &fds[usize::from(token.relay)]);
+            assert_eq!(outcome, Outcome::Done(if *count == 0 { 1 } else { 3 }));
+            *count += 1;
+            if *count < WRITES {
+                buffer.bytes_mut().fill(*count as u8);
+                ring.submit(token, Op::write_file(fd, buffer, 7..10)).unwrap();
+            }
+        }
+        assert!(ring.is_idle(), "{:?}", ring.engine());
+        drop(ring);
+        let expected =
+            (0..WRITES).flat_map(|count| vec![count as u8; if count == 0 { 1 } else { 3 }]);
+        let expected: Vec<_> = expected.collect();
+        for mut file in files {
+            let mut bytes = Vec::new();
+            std::io::Seek::rewind(&mut file).unwrap();
+            file.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes, expected);
+        }
+    }
+}
+
 /// Made by the loop itself a transfer completes as one in the ring does: at once, when there is something, when there is
 /// room, at the end, without a reader, and when it is taken back.
 #[test]

@@ -211,6 +211,8 @@ impl Session<'_> {
             }
             (Operation::Event, _) => self.reports.events_written(completion),
             (Operation::Control, _) => self.reports.answer(&self.relays, &self.ring),
+            // The ring's own.
+            (Operation::FileWritten, _) => {}
             (
                 Operation::SinkWatch
                 | Operation::Splice

@@ -234,6 +234,10 @@ impl<'c> Session<'c> {
     /// If a thread cannot be started.
     fn begin(&mut self) -> Result<(), Error> {
         self.writers.start()?;
+        if self.relays.len() > 1 {
+            let tried = |error| Error::os("prepare for threads that write files", error);
+            self.ring.write_files_apart().map_err(tried)?;
+        }
         let child = self.command.as_ref().map(|command| command.child.pid());
         let pid = child.unwrap_or_else(std::process::id);
         self.relays.iter_mut().for_each(|relay| relay.set_pid(pid));

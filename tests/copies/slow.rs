@@ -8,7 +8,11 @@ use crate::harness::{
     Engine, Launch, digest_of_file, need, on_both_engines, payload_bytes, payload_digest,
 };
 
-on_both_engines![a_copy_that_may_lose_bytes, a_copy_of_the_other_stream];
+on_both_engines![
+    a_copy_that_may_lose_bytes,
+    a_copy_of_the_other_stream,
+    the_file_of_the_other_stream
+];
 
 /// Runs a script beside `mnt/slow`, which takes nothing before the script makes `go`.
 fn beside_a_slow_disk(engine: Engine, script: &str, check: impl Fn(&std::path::Path)) {
@@ -52,6 +56,29 @@ fn a_copy_of_the_other_stream(engine: Engine) {
         beside_a_slow_disk(engine, &script, |directory| {
             for name in ["out", "err"] {
                 assert_eq!(digest_of_file(&directory.join(name), 0), payload_digest(), "{name}");
+            }
+        });
+    }
+}
+
+/// stdout is a file there itself; stderr, and a copy of it, do not wait.
+fn the_file_of_the_other_stream(engine: Engine) {
+    for (flags, redirection) in [
+        ("--tee log,streams=stderr", "> mnt/slow 2> err"),
+        ("--tee log,streams=stderr", ">> mnt/slow 2> err"),
+        ("--text=strip-ansi --text-streams=stdout --tee log,streams=stderr", "> mnt/slow 2>> err"),
+        // The other way round: what nothing is written to is stdout.
+        ("--tee log,streams=stdout", "2> mnt/slow > err"),
+    ] {
+        let script = format!(
+            "nproxy {flags} bash -c 'peer write $BYTES 64K & peer write $BYTES 64K >&2; wait' {redirection} & main=$!
+             until [ $(wc -c < err) -ge $BYTES ] && [ $(wc -c < log) -ge $BYTES ]; do sleep 0.02; done
+             touch go; wait $main; echo $?"
+        );
+        beside_a_slow_disk(engine, &script, |directory| {
+            for name in ["err", "log"] {
+                let digest = digest_of_file(&directory.join(name), 0);
+                assert_eq!(digest, payload_digest(), "{name}: {flags} {redirection}");
             }
         });
     }

@@ -47,6 +47,12 @@ const NOT_OURS: [(&str, &str); 13] = [
     ("restart_syscall", "the kernel's own, behind a stop"),
 ];
 
+/// The same, of a child before its exec(2).
+const NOT_THE_CHILDS: [(&str, &str); 1] = [(
+    "rt_sigprocmask",
+    "never refused; with SIGTTOU unblocked the kernel stops a child that takes the foreground",
+)];
+
 /// Calls at whose failure Rust's library panics, and what it makes them for.
 const PANICS_OF_RUST: [(&str, &str); 2] = [
     ("getrandom", "the seed of a hash table"),
@@ -124,12 +130,16 @@ impl Scenario<'_> {
         let mut calls = BTreeMap::new();
         // The first thing that nproxy asks is whether stdin is a terminal.
         let mut ours = false;
+        let not_these = match reach {
+            Reach::Main => &NOT_OURS[..],
+            Reach::All => &[&NOT_OURS[..], &NOT_THE_CHILDS[..]].concat(),
+        };
         for line in trace.lines() {
             let line = line.trim_start_matches(|one: char| one.is_ascii_digit() || one == ' ');
             ours |= line.starts_with("ioctl(0, TCGETS");
             let Some((name, _)) = line.split_once('(') else { continue };
             let named = name.bytes().all(|one| one.is_ascii_alphanumeric() || one == b'_');
-            if !named || NOT_OURS.iter().any(|(call, _)| *call == name) {
+            if !named || not_these.iter().any(|(call, _)| *call == name) {
                 continue;
             }
             *calls.entry(name.to_owned()).or_insert(0) += usize::from(!ours);
