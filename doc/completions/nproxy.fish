@@ -42,13 +42,13 @@ rss\t'The command\'s own process'
 tree\t'The command and all processes that it started'
 cgroup\t'All processes of the cgroup that the command is in'"
 complete -c nproxy -l attention -d 'Print a notice from this much memory on' -r
-complete -c nproxy -l pressure -d 'Switch text modes off from this much memory on' -r
+complete -c nproxy -l pressure -d 'Switch --text off from this much memory on' -r
 complete -c nproxy -l critical -d 'Slow the output down from this much memory on' -r
 complete -c nproxy -l emergency -d 'Let all output go at once from this much on' -r
 complete -c nproxy -l tick -d 'Shortest time between two samples of the memory; a bare number is milliseconds' -r
 complete -c nproxy -l gate -d 'Whether output may be slowed down from the critical stage on' -r -f -a "auto\t'Tried in the critical stage, and given up where it does not help'
 off\t'Never'"
-complete -c nproxy -l degrade -d 'Whether text modes are switched off from the pressure stage on' -r -f -a "auto\t'From the pressure stage on'
+complete -c nproxy -l degrade -d 'Whether --text is switched off from the pressure stage on' -r -f -a "auto\t'From the pressure stage on'
 never\t'Never'"
 complete -c nproxy -l memlog -d 'Print the memory in use on stderr every so many seconds; 0 means never' -r
 complete -c nproxy -l node-max-old -d 'What V8 may keep, in MiB (--max-old-space-size), with --node' -r
@@ -84,7 +84,7 @@ zsh\t''"
 complete -c nproxy -l tee-append -d 'Append to the files instead of emptying them'
 complete -c nproxy -l tee-strict -d 'Exit with 125 if a copy is not complete'
 complete -c nproxy -l local-time -d 'Timestamps in the local time zone instead of UTC'
-complete -c nproxy -l line-numbers -d 'Number the lines'
+complete -c nproxy -l line-numbers -d 'Number the lines, each stream\'s by themselves'
 complete -c nproxy -l only-on-failure -d 'Show output only if the command fails'
 complete -c nproxy -l group -d 'Run the command in a process group of its own and forward signals to the whole group'
 complete -c nproxy -l banner -d 'Print on stderr at the start what is run and watched'

@@ -6,6 +6,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
 use super::choices::{OutputError, TextMode};
+use super::copy_keys::{self, Keys};
 use crate::relay::{OnFull, Stream};
 
 /// Where else the streams go.
@@ -27,7 +28,7 @@ pub struct CopyFlags {
     /// `keep=N` finished ones stay, or as many as make `total=SIZE` with the current one; `compress=gzip|zstd` compresses
     /// them. `reopen` opens PATH again when others have renamed or removed the file.
     ///
-    /// Collectors and commands: `wait=TIME` is how long the end of the run waits for one that takes nothing (10s);
+    /// Collectors, commands and FIFOs: `wait=TIME` is how long the end of the run waits for one that takes nothing (10s);
     /// `restart=on-failure` starts a command again that ends early. A collector that is absent or goes away is connected
     /// again when it is back; until then `full` says whether everything waits for it. With `spool=DIR[:MAX]` (tcp: and unix:) the
     /// copy goes through files in DIR, which must exist and serves one run at a time: the collector may be away while MAX
@@ -72,8 +73,8 @@ pub struct CopyFlags {
     /// If a copy is too slow: block (wait) or drop bytes
     ///
     /// What to do when a copy cannot keep up: let everything wait for it, or drop bytes from this copy only. The
-    /// output itself never loses a byte. With `drop` the run does not wait for the reader of a FIFO either, which may
-    /// come later.
+    /// output itself never loses a byte. With `drop` the run does not wait for the reader of a FIFO at its start; at its
+    /// end, if there are bytes for it, as long as `wait` says.
     #[arg(
         long,
         value_enum,
@@ -101,4 +102,16 @@ pub struct CopyFlags {
     /// Exit with 125 if a copy is not complete
     #[arg(long, value_parser = FalseyValueParser::new(), env = "NPROXY_TEE_STRICT")]
     pub tee_strict: bool,
+}
+
+impl CopyFlags {
+    /// The text modes of each copy: its own, or those of all.
+    pub fn modes(&self) -> impl Iterator<Item = Vec<TextMode>> {
+        self.keys().map(|keys| keys.text.unwrap_or_else(|| self.tee_text.clone()))
+    }
+
+    /// What is said of each copy. Words that cannot be are refused elsewhere.
+    pub fn keys(&self) -> impl Iterator<Item = Keys> {
+        self.tee.iter().filter_map(|word| Some(copy_keys::divide(word).ok()?.1))
+    }
 }

@@ -85,10 +85,30 @@ pub fn divide(word: &OsStr) -> Result<(OsString, Keys), Error> {
             Some(at) => (&text[..at], Some(OsStr::from_bytes(&item[at + 1..]))),
             None => (text.as_str(), None),
         };
-        let refused = |why: String| Error::usage(format!("--tee {}: {text}", show(word)), why);
+        let refused = |why: String| match unknown_key(item) {
+            Some(key) => Error::usage(format!("--tee {}", show(word)), no_such_key(&key)),
+            None => Error::usage(format!("--tee {}: {text}", show(word)), why),
+        };
         keys.set(key, value).map_err(refused)?;
     }
     Ok((OsString::from_vec(bytes[..name_end].to_vec()), keys))
+}
+
+/// What stands behind a comma as a key does, and is none: part of a name, or a slip of the hand.
+pub fn unknown_key(bytes: &[u8]) -> Option<String> {
+    let mut items = bytes.split(|byte| *byte == b',').skip(1);
+    items.find_map(|item| {
+        let at = item.iter().position(|byte| *byte == b'=')?;
+        let key = std::str::from_utf8(&item[..at]).ok()?;
+        let is_word = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase());
+        is_word.then(|| key.to_owned())
+    })
+}
+
+/// How that is told.
+pub fn no_such_key(key: &str) -> String {
+    let names = KEYS.map(|(name, _)| name).join(", ");
+    format!("{key} is no key: expected one of {names}")
 }
 
 fn show(word: &OsStr) -> String {
@@ -241,7 +261,7 @@ mod tests {
             ("log,text=bold", "joined by +"),
             ("log,append=yes", "takes no value"),
             ("log,every=1ms", "100ms or more"),
-            ("log,rotate=5M,foo=1", "rotate=5M,foo=1: expected a size"),
+            ("log,rotate=5M,foo=1", "foo is no key: expected one of append, text,"),
         ] {
             let said = divide(OsStr::new(word)).expect_err(word).to_string();
             assert!(said.contains(why) && said.starts_with("--tee log,"), "{said}");

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
@@ -38,6 +39,9 @@ pub(super) fn separated_value(
 ) -> Option<String> {
     let value = command.first()?.to_str()?;
     let before = words.len().checked_sub(command.len() + 1)?;
+    if let Some(mistake) = divided_list(definition, &words[..=before], value) {
+        return Some(mistake);
+    }
     let flag = words.get(before)?.to_str()?.strip_prefix("--")?;
     let arg = definition.get_arguments().find(|arg| arg.get_long() == Some(flag))?;
     let is_meant = arg.is_require_equals_set()
@@ -47,4 +51,41 @@ pub(super) fn separated_value(
             "--{flag} {value}: did you mean --{flag}={value}? (to run a command of that name: --{flag} -- {value})"
         )
     })
+}
+
+/// `--text strip-ansi transform`, where one list was meant: its second value would be taken for the command.
+fn divided_list(definition: &Command, before: &[OsString], value: &str) -> Option<String> {
+    let mut before = before.iter().rev().map(|word| word.to_str());
+    let last = before.next()??;
+    let (flag, first) = match last.strip_prefix("--").and_then(|word| word.split_once('=')) {
+        Some((flag, first)) => (flag, first),
+        None => (before.next()??.strip_prefix("--")?, last),
+    };
+    let arg = definition.get_arguments().find(|arg| arg.get_long() == Some(flag))?;
+    let is_value = |word| arg.get_possible_values().iter().any(|one| one.matches(word, false));
+    let is_meant =
+        arg.get_value_delimiter().is_some() && is_value(value) && first.split(',').all(is_value);
+    is_meant.then(|| {
+        format!(
+            "--{flag} {first} {value}: did you mean --{flag}={first},{value}? (to run a command of that name: -- {value})"
+        )
+    })
+}
+
+/// The variable that the value comes from which was refused, if it was not said on the command line.
+pub(super) fn variable_at_fault(
+    definition: &Command,
+    words: &[OsString],
+    error: &clap::Error,
+) -> Option<String> {
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return None };
+    let flag = named.split([' ', '=']).next()?;
+    let long = flag.strip_prefix("--")?;
+    let arg = definition.get_arguments().find(|arg| arg.get_long() == Some(long))?;
+    let variable = arg.get_env().filter(|name| std::env::var_os(name).is_some())?;
+    let is_flag = |word: &OsString| {
+        let rest = word.as_encoded_bytes().strip_prefix(flag.as_bytes());
+        rest.is_some_and(|rest| rest.first().is_none_or(|next| *next == b'='))
+    };
+    (!words.iter().any(is_flag)).then(|| variable.to_string_lossy().into_owned())
 }

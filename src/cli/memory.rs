@@ -41,21 +41,22 @@ pub struct MemoryFlags {
     /// The first of four stages. A bare number is MiB. Without this option: 256 MiB, or 30 % of the memory limit if
     /// that is more and the limit is 2 GiB or larger. The limit is the least of the machine's memory, the limits of
     /// the cgroups that nproxy is in, and --memory-max. A stage is left below 90 % of its threshold.
-    #[arg(long, value_name = "SIZE", value_parser = threshold, env = "NPROXY_ATTENTION_MB")]
+    #[arg(long, value_name = "MIB", value_parser = threshold, env = "NPROXY_ATTENTION_MB")]
     pub attention: Option<u64>,
 
-    /// Switch text modes off from this much memory on
+    /// Switch --text off from this much memory on
     ///
-    /// The second stage: text modes and the record of single transfers are off, and transfers are smaller. Without
+    /// The second stage: --text and the record of single transfers are off, and transfers are smaller; copies keep
+    /// their text modes. Without
     /// this option: 512 MiB, or 50 % of the limit as for --attention.
-    #[arg(long, value_name = "SIZE", value_parser = threshold, env = "NPROXY_PRESSURE_MB")]
+    #[arg(long, value_name = "MIB", value_parser = threshold, env = "NPROXY_PRESSURE_MB")]
     pub pressure: Option<u64>,
 
     /// Slow the output down from this much memory on
     ///
     /// The third stage: nproxy takes the command's output slowly for a while, and stops doing so where memory grows
     /// all the same. Without this option: 1 GiB, or 70 % of the limit as for --attention.
-    #[arg(long, value_name = "SIZE", value_parser = threshold, env = "NPROXY_CRITICAL_MB")]
+    #[arg(long, value_name = "MIB", value_parser = threshold, env = "NPROXY_CRITICAL_MB")]
     pub critical: Option<u64>,
 
     /// Let all output go at once from this much on
@@ -63,7 +64,7 @@ pub struct MemoryFlags {
     /// The last stage: nothing is held back any more. Without this option: 80 % of the limit. Of thresholds that are
     /// not named, one that would not lie below the next falls to its percentage, and the others move to keep the
     /// order around those that are named.
-    #[arg(long, value_name = "SIZE", value_parser = threshold, env = "NPROXY_EMERGENCY_MB")]
+    #[arg(long, value_name = "MIB", value_parser = threshold, env = "NPROXY_EMERGENCY_MB")]
     pub emergency: Option<u64>,
 
     /// Shortest time between two samples of the memory; a bare number is milliseconds
@@ -88,7 +89,7 @@ pub struct MemoryFlags {
     )]
     pub gate: GateMode,
 
-    /// Whether text modes are switched off from the pressure stage on
+    /// Whether --text is switched off from the pressure stage on
     #[arg(
         long,
         value_enum,

@@ -24,7 +24,7 @@ mod tests;
 
 use std::ffi::OsString;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, Resettable};
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 pub use copies::CopyFlags;
@@ -164,9 +164,18 @@ impl Cli {
                 _ => Request::Refuse(one_line(&error.render().to_string())),
             }
         };
-        let mut definition = Cli::definition(Detail::Full);
+        let mut definition = Cli::definition(Detail::Full).mut_args(without_empty_variable);
         let words = old_words::translated(&definition, words);
-        let matches = definition.try_get_matches_from_mut(&words).map_err(refused)?;
+        let matches = definition.try_get_matches_from_mut(&words);
+        let matches = matches.map_err(|error| {
+            let variable = given::variable_at_fault(&Cli::definition(Detail::Full), &words, &error);
+            match (refused(error), variable) {
+                (Request::Refuse(why), Some(variable)) => {
+                    Request::Refuse(format!("{variable}: {why}"))
+                }
+                (request, _) => request,
+            }
+        })?;
         let mut cli = Cli::from_arg_matches(&matches).map_err(refused)?;
         match (cli.summary, cli.help) {
             (true, _) => return Err(Request::Print(Cli::help(Detail::Summary))),
@@ -216,6 +225,12 @@ impl Cli {
         clap_complete::generate(shell, &mut command, "nproxy", &mut script);
         script
     }
+}
+
+/// A variable that is set and empty says nothing: a script that passes on what may not be there sets it so.
+fn without_empty_variable(arg: Arg) -> Arg {
+    let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    if is_empty { arg.env(Resettable::Reset) } else { arg }
 }
 
 /// Variables of this process whose names begin like those of nproxy and say nothing to it.

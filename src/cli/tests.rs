@@ -136,3 +136,36 @@ fn the_help_names_every_option_and_its_variable() {
         }
     }
 }
+
+/// What was taken from a variable is told with its name; what is set and empty was not said.
+#[test]
+fn a_variable_at_fault_is_named() {
+    // The tests of this program share its environment: nobody else reads this one.
+    let words = |line: &str| line.split(' ').map(Into::into).collect::<Vec<OsString>>();
+    let definition = Cli::definition(Detail::Full);
+    let fault = |line: &str| {
+        let error = Cli::definition(Detail::Full)
+            .mut_arg("tick", |arg| arg.env("PATH"))
+            .try_get_matches_from(words(line))
+            .expect_err(line);
+        let definition = definition.clone().mut_arg("tick", |arg| arg.env("PATH"));
+        given::variable_at_fault(&definition, &words(line), &error)
+    };
+    assert_eq!(fault("nproxy true"), Some("PATH".to_owned()));
+    assert_eq!(fault("nproxy --tick=x true"), None);
+    assert_eq!(fault("nproxy --tick x true"), None);
+    assert_eq!(fault("nproxy --no-such true"), None);
+}
+
+#[test]
+fn a_list_that_was_divided_is_no_command() {
+    for line in ["--text strip-ansi transform", "--text=strip-ansi transform true"] {
+        let Err(Request::Refuse(why)) = read(&line.split(' ').collect::<Vec<_>>()) else {
+            panic!("{line}")
+        };
+        assert!(why.contains("did you mean --text=strip-ansi,transform?"), "{why}");
+    }
+    for line in ["--text strip-ansi -- transform", "--text strip-ansi transformer"] {
+        parse(&line.split(' ').collect::<Vec<_>>());
+    }
+}

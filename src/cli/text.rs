@@ -46,8 +46,9 @@ pub struct TextFlags {
     /// Format of the timestamps, as in strftime(3)
     ///
     /// %3f stands for milliseconds; %.S, %.s and %.T have microseconds, as ts(1) has them. The default is
-    /// `[%Y-%m-%dT%H:%M:%S.%3fZ] `, in UTC. In elapsed times of a day and more the hour has the days in front. Asks for
-    /// `transform` where neither --text nor --tee-text says anything.
+    /// `[%Y-%m-%dT%H:%M:%S.%3fZ] `, in UTC. In elapsed times of a day and more the hour has the days in front. Without
+    /// --text this asks for `transform` of the output, unless a copy has `transform` already; copies get it only by
+    /// --tee-text=transform or text=transform.
     #[arg(long, value_name = "FORMAT", env = "NPROXY_TIMESTAMP")]
     pub timestamp: Option<String>,
 
@@ -72,7 +73,8 @@ pub struct TextFlags {
     ///
     /// `{stream}`, `{pid}`, `{host}` and `{command}` stand for stdout or stderr, the command's process, this machine and
     /// the program; braces are doubled to stand for themselves. The text comes after the timestamp, if there is one.
-    /// A line that one stream leaves unfinished is continued by what the other writes, as without nproxy. Asks for `transform` where neither --text nor --tee-text says anything.
+    /// A line that one stream leaves unfinished is continued by what the other writes, as without nproxy. It asks for
+    /// `transform` as --timestamp does.
     #[arg(long, value_name = "TEXT", env = "NPROXY_PREFIX")]
     pub prefix: Option<String>,
 
@@ -90,7 +92,19 @@ pub struct TextFlags {
     )]
     pub c1: C1,
 
-    /// Number the lines
+    /// Number the lines, each stream's by themselves
+    ///
+    /// It asks for `transform` as --timestamp does.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "NPROXY_LINE_NUMBERS")]
     pub line_numbers: bool,
+}
+
+impl TextFlags {
+    /// Whether a flag is about what stands in front of a line, so that there has to be something.
+    pub fn ask_for_prefix(&self) -> bool {
+        self.timestamp.is_some()
+            || self.timestamp_mode.is_some()
+            || self.prefix.is_some()
+            || self.line_numbers
+    }
 }

@@ -228,7 +228,7 @@ impl Rotation {
 }
 
 impl Target {
-    fn new(name: &OsStr) -> Result<Target, Error> {
+    pub(super) fn new(name: &OsStr) -> Result<Target, Error> {
         let bytes = name.as_encoded_bytes();
         if bytes.is_empty() {
             return Err(Error::usage("--tee", "an empty name"));

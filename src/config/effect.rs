@@ -1,7 +1,12 @@
 //! Flags that were given and do nothing in this run: what was meant by them will not happen, so it is said.
 
-use crate::cli::Cli;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::Target;
 use crate::cli::choices::{ProgressMode, TextMode};
+use crate::cli::{Cli, copy_keys};
+use crate::relay::Stream;
 
 /// Flags that need something, whether it is there, and how its absence is told.
 struct Need {
@@ -10,7 +15,7 @@ struct Need {
     otherwise: &'static str,
 }
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 10] = [
     Need {
         flags: &[
             "tee-append",
@@ -25,8 +30,18 @@ const NEEDS: [Need; 8] = [
     },
     Need {
         flags: &["text-streams"],
-        is_met: |cli| !cli.text.text.is_empty() || prefix_flags(cli),
+        is_met: |cli| !cli.text.text.is_empty() || cli.text.ask_for_prefix(),
         otherwise: "without --text",
+    },
+    Need {
+        flags: &["text-streams"],
+        is_met: |cli| !cli.command.is_empty() || cli.text.text_streams.contains(&Stream::Stdout),
+        otherwise: "without a command: there is only stdout",
+    },
+    Need {
+        flags: &["tee-streams"],
+        is_met: |cli| !cli.command.is_empty() || cli.copies.tee_streams.contains(&Stream::Stdout),
+        otherwise: "without a command: there is only stdout",
     },
     Need {
         flags: &["timestamp", "timestamp-mode", "prefix", "line-numbers"],
@@ -36,7 +51,7 @@ const NEEDS: [Need; 8] = [
     // This one asks for nothing by itself: it says what zone a timestamp is in, where there is one.
     Need {
         flags: &["local-time"],
-        is_met: |cli| has_mode(cli, is_transform) || nothing_asks(cli) && prefix_flags(cli),
+        is_met: |cli| has_mode(cli, is_transform) || nothing_asks(cli) && cli.text.ask_for_prefix(),
         otherwise: "without transform among the text modes",
     },
     Need {
@@ -123,18 +138,39 @@ pub(super) fn remarks(cli: &Cli) -> Vec<String> {
     if cli.given.contains("tee") && cli.copies.tee.iter().any(|target| target == "-") {
         remarks.push("--tee -: copies to a file named `-` (--tee ./- means the same)".to_owned());
     }
+    if cli.given.contains("tee") {
+        remarks.extend(cli.copies.tee.iter().filter_map(|word| doubtful_name(word)));
+    }
     remarks
+}
+
+/// What to say of a file's name that looks as if something else was meant.
+fn doubtful_name(word: &OsStr) -> Option<String> {
+    let (name, _) = copy_keys::divide(word).ok()?;
+    if !matches!(Target::new(&name), Ok(Target::Path(_))) {
+        return None;
+    }
+    let shown = name.to_string_lossy();
+    let why = match (copy_keys::unknown_key(name.as_bytes()), shown.split_once(':')) {
+        (Some(key), _) => format!("{key}= is no key"),
+        (None, Some((scheme, _)))
+            if scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_lowercase()) =>
+        {
+            format!("{scheme}: is none of tcp:, unix: and journal:")
+        }
+        _ => return None,
+    };
+    Some(format!("--tee {shown}: copies to a file of that name ({why})"))
 }
 
 /// Whether the text modes of the output, or of copies that there are, have what is looked for.
 fn has_mode(cli: &Cli, looked_for: fn(&[TextMode]) -> bool) -> bool {
-    let copies = !cli.copies.tee.is_empty() && looked_for(&cli.copies.tee_text);
-    copies || looked_for(&cli.text.text)
+    looked_for(&cli.text.text) || cli.copies.modes().any(|modes| looked_for(&modes))
 }
 
-/// Whether neither --text nor --tee-text settles where a prefix goes, so that flags about it ask for one.
+/// Whether neither --text nor a copy settles where a prefix goes, so that flags about it ask for one.
 fn nothing_asks(cli: &Cli) -> bool {
-    cli.text.text.is_empty() && !is_transform(&cli.copies.tee_text)
+    cli.text.text.is_empty() && !cli.copies.modes().any(|modes| is_transform(&modes))
 }
 
 fn reads_controls(modes: &[TextMode]) -> bool {
@@ -143,15 +179,6 @@ fn reads_controls(modes: &[TextMode]) -> bool {
 
 fn is_transform(modes: &[TextMode]) -> bool {
     modes.contains(&TextMode::Transform)
-}
-
-/// Whether a flag asks for prefixes without naming `transform`.
-fn prefix_flags(cli: &Cli) -> bool {
-    let text = &cli.text;
-    text.timestamp.is_some()
-        || text.timestamp_mode.is_some()
-        || text.prefix.is_some()
-        || text.line_numbers
 }
 
 #[cfg(test)]
@@ -173,7 +200,10 @@ mod tests {
             ("--progress=never --size=5 true", "--size"),
             ("--status-format=json true", "--status-format"),
             ("--text=strip-ansi --timestamp=%H true", "--timestamp"),
-            ("--tee-text=transform --line-numbers true", "--line-numbers"),
+            ("--tee-text=transform --line-numbers true", "--tee-text"),
+            ("--tee=log,text=strip-ansi --text=strip-ansi --prefix=x true", "--prefix"),
+            ("--line-numbers --text-streams=stderr", "--text-streams"),
+            ("--tee=log --tee-streams=stderr", "--tee-streams"),
             ("--text-streams=stderr true", "--text-streams"),
             ("--local-time true", "--local-time"),
             ("--local-time --text=strip-ansi true", "--local-time"),
@@ -183,6 +213,11 @@ mod tests {
             ("--pty=always", "--pty"),
             ("--attention=5M --gate=off", "--attention, --gate have no effect"),
             ("--tee - true", "--tee -"),
+            (
+                "--tee log,rotat=1M true",
+                "--tee log,rotat=1M: copies to a file of that name (rotat=",
+            ),
+            ("--tee udp:host:5 true", "--tee udp:host:5: copies to a file of that name (udp:"),
         ] {
             assert!(
                 said(line).iter().any(|text| text.starts_with(flag)),
@@ -202,11 +237,18 @@ mod tests {
             "--local-time --line-numbers true",
             "--local-time --text=transform true",
             "--local-time --tee=log --tee-text=transform true",
+            "--local-time --tee=log,text=transform true",
+            "--prefix=x --text=strip-ansi --tee=log,text=transform true",
+            "--c1=control --tee=log,text=strip-ansi true",
+            "--line-numbers --text-streams=stdout",
             "--c1=control --text=screen true",
             "--c1=control --tee=log --tee-text=strip-ansi true",
             "--progress --size=5 true",
             "--status --status-format=json",
             "--tee ./- true",
+            "--tee a,b true",
+            "--tee ./log,Rotat=1M true",
+            "--tee c:log --tee tcp:localhost:5 true",
             "--monitor=off --attention=5M --pty=always true",
         ] {
             assert_eq!(said(line), [""; 0], "{line}");

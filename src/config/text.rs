@@ -63,11 +63,7 @@ impl Text {
         let flags = &cli.text;
         let mut modes = flags.text.clone();
         // `--line-numbers` and the like ask for lines with a prefix, if nothing else says where.
-        let prefixes = flags.timestamp.is_some()
-            || flags.timestamp_mode.is_some()
-            || flags.prefix.is_some()
-            || flags.line_numbers;
-        if prefixes && modes.is_empty() && !cli.copies.tee_text.contains(&TextMode::Transform) {
+        if flags.ask_for_prefix() && modes.is_empty() && !a_copy_transforms(cli) {
             modes.push(TextMode::Transform);
         }
         Text::new("--text", &modes, &flags.text_streams, cli, machine)
@@ -202,12 +198,16 @@ impl Streams {
     }
 }
 
+/// Whether the lines of a copy have a prefix: then the flags that describe one may mean that copy alone.
+fn a_copy_transforms(cli: &Cli) -> bool {
+    cli.copies.modes().any(|modes| modes.contains(&TextMode::Transform))
+}
+
 /// The line prefix that the timestamp flags describe.
 fn prefix(cli: &Cli, machine: &Machine) -> Result<Prefix, Error> {
     let flags = &cli.text;
     let mode = flags.timestamp_mode.unwrap_or_default();
-    let lists = [&flags.text, &cli.copies.tee_text];
-    let named = lists.iter().any(|modes| modes.contains(&TextMode::Transform));
+    let named = flags.text.contains(&TextMode::Transform) || a_copy_transforms(cli);
     let format = match &flags.timestamp {
         Some(format) => Some(format.as_str()),
         // `--line-numbers` or `--prefix` alone ask for what they say, not for the time.

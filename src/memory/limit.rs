@@ -71,7 +71,9 @@ impl Rlimit {
         let (_, resource) = known.ok_or_else(|| format!("expected one of {}", names()))?;
         let value = |text: &str| match text {
             "unlimited" => Ok(RLIM_INFINITY),
-            _ => read_size(text).map_err(|why| format!("{why}, or `unlimited`")),
+            _ => read_size(text).map_err(|_| {
+                "expected a number, one with a unit such as 64K, or unlimited".to_owned()
+            }),
         };
         let (soft, hard) = (value(soft)?, value(hard)?);
         if soft > hard {

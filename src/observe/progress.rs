@@ -33,7 +33,7 @@ impl Unit {
     fn rate(self, count: f64) -> String {
         match self {
             Unit::Bytes => format!("{:>10}/s", size(count)),
-            Unit::Lines => format!("{count:>10.0}/s"),
+            Unit::Lines => format!("{count:>10.0} lines/s"),
         }
     }
 }
@@ -166,7 +166,7 @@ mod tests {
     fn lines_may_be_counted_and_the_line_may_have_a_name() {
         let mut line = Line::new(Some(1000), Unit::Lines, Some("log\u{7}"));
         let text = line.at(Duration::from_secs(2), 500, None, 60);
-        assert!(text.starts_with("log\\u{7}: 500 lines     0:02         250/s"), "{text}");
+        assert!(text.starts_with("log\\u{7}: 500 lines     0:02         250 lines/s"), "{text}");
         assert!(line.at(Duration::from_secs(2), 500, None, 120).contains(" 50 %"));
     }
 

@@ -169,8 +169,12 @@ pub fn json(sessions: &[SessionStatus]) -> String {
     serde_json::to_string(&All { sessions }).unwrap_or_default() + "\n"
 }
 
-/// All sessions as a table: no column is wider than what stands in it, and none says nothing.
-pub fn text(sessions: &[SessionStatus]) -> String {
+/// All sessions as a table: no column is wider than what stands in it, and none says nothing. On a screen of so many
+/// `columns` the commands are cut, so that each has its line.
+pub fn text(sessions: &[SessionStatus], columns: Option<usize>) -> String {
+    if sessions.is_empty() {
+        return "no sessions\n".to_owned();
+    }
     let heads =
         ["PID", "UPTIME", "MOVED", "RATE", "MEMORY", "STAGE", "OUTPUT", "WAITS FOR", "COMMAND"];
     let rows: Vec<_> = sessions.iter().map(row).collect();
@@ -189,7 +193,11 @@ pub fn text(sessions: &[SessionStatus]) -> String {
         for (column, cell) in row.iter().enumerate().filter(|(column, _)| is_shown(*column)) {
             let width = width(column);
             let _ = match column {
-                LAST => writeln!(table, "{cell}"),
+                LAST => {
+                    let before = table.len() - table.rfind('\n').map_or(0, |end| end + 1);
+                    let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(before));
+                    writeln!(table, "{}", cut(cell, room.max(heads[LAST].len())))
+                }
                 // Numbers end where those above and below them end.
                 0..STAGE => write!(table, "{cell:>width$}  "),
                 _ => write!(table, "{cell:<width$}  "),
@@ -200,6 +208,14 @@ pub fn text(sessions: &[SessionStatus]) -> String {
         .iter()
         .filter_map(|session| Some((session.subject.pid, session.memory.as_ref()?.node.as_ref()?)));
     table + &node::text(nodes)
+}
+
+/// So much of a text, the last column being a mark that more follows.
+fn cut(text: &str, columns: usize) -> String {
+    match text.chars().count() > columns {
+        true => text.chars().take(columns - 1).chain(['…']).collect(),
+        false => text.to_owned(),
+    }
 }
 
 /// Columns of the table.
@@ -276,23 +292,23 @@ pub(super) mod tests {
     #[test]
     fn a_command_cannot_draw_on_the_terminal() {
         let sessions = [session(&["printf", "\x1b[2J\r\n"])];
-        let table = text(&sessions);
+        let table = text(&sessions, None);
         assert!(!table.contains('\x1b') && !table.contains('\r'));
         assert_eq!(table.lines().count(), 2);
         assert!(table.contains("3 MiB") && table.contains("reader") && table.contains("1:01"));
-        assert!(text(&[session(&[])]).contains("(filter)"));
+        assert!(text(&[session(&[])], None).contains("(filter)"));
     }
 
     #[test]
     fn the_table_has_no_empty_column() {
         let closed = session(&["make"]);
-        assert!(text(std::slice::from_ref(&closed)).contains("OUTPUT"));
+        assert!(text(std::slice::from_ref(&closed), None).contains("OUTPUT"));
         let mut open = closed.clone();
         open.memory.as_mut().unwrap().gate = "open".into();
-        assert!(!text(&[open.clone()]).contains("OUTPUT"));
+        assert!(!text(&[open.clone()], None).contains("OUTPUT"));
         let filter = SessionStatus { memory: None, ..open.clone() };
-        assert!(!text(std::slice::from_ref(&filter)).contains("STAGE"));
-        let table = text(&[open, filter]);
+        assert!(!text(std::slice::from_ref(&filter), None).contains("STAGE"));
+        let table = text(&[open, filter], None);
         assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     }
 
@@ -300,6 +316,17 @@ pub(super) mod tests {
     fn a_stream_that_waits_for_a_copy_says_so() {
         let mut waiting = session(&["make"]);
         waiting.streams[0].waits_for = Some("copy".into());
-        assert!(text(&[waiting]).contains("  copy  "));
+        assert!(text(&[waiting], None).contains("  copy  "));
+    }
+
+    #[test]
+    fn a_narrow_screen_cuts_commands_only() {
+        let long = ["make", "all of what a long command line may say, and then a few words more"];
+        let of = |columns| text(&[session(&long)], Some(columns));
+        assert!(of(80).lines().all(|line| line.chars().count() <= 80), "{}", of(80));
+        assert!(of(80).contains("make all of w…"), "{}", of(80));
+        assert_eq!(of(500), text(&[session(&long)], None));
+        assert!(of(10).contains("1.0 MiB"), "{}", of(10));
+        assert_eq!(text(&[], Some(80)), "no sessions\n");
     }
 }

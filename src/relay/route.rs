@@ -1,5 +1,6 @@
 //! What a relay is given to do, and what is known of how it did it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -191,4 +192,17 @@ pub enum End {
     Abandoned,
     /// The session had no more use for it.
     Stopped,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Delivered => write!(f, "all of it was delivered"),
+            End::ReaderLeft => write!(f, "its reader left while bytes were on their way"),
+            End::Closed => write!(f, "its reader left; nothing was on its way"),
+            End::Failed(error) => write!(f, "{error}"),
+            End::Abandoned => write!(f, "left open by others, and silent"),
+            End::Stopped => write!(f, "it was not needed any more"),
+        }
+    }
 }

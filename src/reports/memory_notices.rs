@@ -22,6 +22,8 @@ pub(crate) struct Situation {
     /// Where the stage begins that was entered.
     pub(crate) threshold: u64,
     pub(crate) room: Option<Room>,
+    /// What was asked for by `--text` is off.
+    pub(crate) text_is_off: bool,
 }
 
 /// A line about memory.
@@ -86,7 +88,13 @@ impl MemoryNotices {
 }
 
 fn line(situation: Situation) -> Option<Line> {
-    let stage = situation.changes.stage.map(|change| stage_words(change, situation));
+    let stage = situation.changes.stage.map(|change| {
+        let mut words = stage_words(change, situation);
+        if situation.text_is_off && change.from < Stage::Pressure {
+            words.push_str(", --text is off (--degrade=never: stays on)");
+        }
+        words
+    });
     let gate = situation.changes.gate.and_then(gate_words);
     let text = match (stage, gate) {
         (None, None) => return None,
@@ -136,7 +144,8 @@ mod tests {
 
     fn moved(from: Stage, to: Stage) -> Situation {
         let changes = Changes { stage: Some(StageChange { from, to }), gate: None };
-        Situation { changes, resident: 110 * MIB, threshold: 100 * MIB, room: None }
+        let (resident, threshold) = (110 * MIB, 100 * MIB);
+        Situation { changes, resident, threshold, room: None, text_is_off: false }
     }
 
     fn text(line: Option<Line>) -> String {
@@ -173,6 +182,17 @@ mod tests {
             text(notices.changed(full, Duration::from_secs(6))),
             "memory: emergency, 40 MiB of 400 MiB left (110 MiB in use)"
         );
+    }
+
+    #[test]
+    fn that_text_modes_are_off_is_told_once() {
+        let mut notices = MemoryNotices::new();
+        let mut told = |from, to, second| {
+            let situation = Situation { text_is_off: true, ..moved(from, to) };
+            text(notices.changed(situation, Duration::from_secs(second))).contains("--text is off")
+        };
+        assert!(told(Stage::Attention, Stage::Pressure, 0));
+        assert!(!told(Stage::Pressure, Stage::Critical, 2));
     }
 
     #[test]

@@ -140,8 +140,7 @@ impl<'c> Reports<'c> {
         let wanted = line.mode == ProgressMode::Auto && line.asked_now;
         let at_terminal = screen == Screen::Shared && io::stderr().is_terminal();
         if wanted && at_terminal && self.progress.is_none() {
-            let text =
-                "--progress shows nothing: the output goes to a terminal (--progress=always)";
+            let text = "--progress shows nothing: the streams go to this terminal too (--progress=always shows it all the same)";
             notice::notice(self.verbosity, &text);
         }
     }

@@ -31,11 +31,11 @@ const LARGEST: usize = 1 << 20;
 /// How many sockets are looked at in a directory of another user.
 const MOST_OF_OTHERS: usize = 200;
 
-/// Asks the sessions of this user (of every user, for root) and renders what they say.
+/// Asks the sessions of this user (of every user, for root) and renders what they say, in lines of so many columns.
 ///
 /// # Errors
 /// When a session of that pid was asked for and there is none.
-pub(crate) fn ask_sessions(request: &StatusRequest) -> Result<String, Error> {
+pub(crate) fn ask_sessions(request: &StatusRequest, columns: Option<u16>) -> Result<String, Error> {
     if let Some(named) = named_directory() {
         let tried = |error| Error::os(format!("look for sessions in {}", named.display()), error);
         match fs::read_dir(&named) {
@@ -51,7 +51,7 @@ pub(crate) fn ask_sessions(request: &StatusRequest) -> Result<String, Error> {
         return Err(Error::usage(format!("--status {pid}"), "no such session answers"));
     }
     Ok(match request.format {
-        StatusFormat::Text => status::text(&sessions),
+        StatusFormat::Text => status::text(&sessions, columns.map(usize::from)),
         StatusFormat::Json => status::json(&sessions),
         StatusFormat::Prometheus => prometheus(&sessions),
     })

@@ -322,7 +322,7 @@ pub(crate) fn report_end(relay: &Relay, end: &End, verbosity: Verbosity) {
         }
         (End::Abandoned, _) => {}
         (End::Delivered | End::ReaderLeft | End::Closed | End::Stopped, _) => {
-            notice::event(verbosity, &format!("{}: {end:?}", relay.stream().name()));
+            notice::event(verbosity, &format!("{}: {end}", relay.stream().name()));
         }
     }
 }

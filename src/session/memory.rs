@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::memory_effects::{output, resize, spread};
+use super::memory_effects::{have_text, output, resize, spread};
 use super::nodes::NodeWatch;
 use crate::config::{Banner, Memory, MonitorMode, Verbosity, Wrap};
 use crate::error::Error;
@@ -242,11 +242,12 @@ impl<'c> MemoryWatch<'c> {
             stage = stage.max(nodes.stage());
             nodes.memory_sampled(guard.stage(), guard.resident(), stage, now);
         }
+        let effects = guard.effects();
         let snapshot = MemorySnapshot {
             account: guard.account(),
             resident: guard.resident(),
             stage,
-            effects: guard.effects(),
+            effects,
             changes,
             heaps: self.nodes.as_ref().map(NodeWatch::figures),
             heap_change,
@@ -257,7 +258,8 @@ impl<'c> MemoryWatch<'c> {
             // A pipe that held too much when the gate closed holds less by now.
             resize(relays, Some(SMALL_PIPE));
         }
-        self.tell(changes, now);
+        let text_is_off = effects.text == TextModes::Off && have_text(relays);
+        self.tell(changes, text_is_off, now);
         self.log(now);
         Some(snapshot)
     }
@@ -295,7 +297,7 @@ impl<'c> MemoryWatch<'c> {
     }
 
     /// Tells the user what has changed, or what there was no room to tell before.
-    fn tell(&mut self, changes: Changes, now: Instant) {
+    fn tell(&mut self, changes: Changes, text_is_off: bool, now: Instant) {
         let Some(guard) = &self.guard else { return };
         let at = guard.elapsed(now);
         let situation = Situation {
@@ -303,6 +305,7 @@ impl<'c> MemoryWatch<'c> {
             resident: guard.resident(),
             threshold: guard.thresholds().of(guard.stage()),
             room: guard.room(),
+            text_is_off,
         };
         if let Some(Line { text, stage }) = self.notices.changed(situation, at) {
             let colour = stage.and_then(|stage| self.colour(stage));

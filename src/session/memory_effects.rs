@@ -37,6 +37,11 @@ pub(super) fn resize(relays: &[Relay], bytes: Option<u32>) {
     }
 }
 
+/// Whether there are text modes that give way.
+pub(super) fn have_text(relays: &[Relay]) -> bool {
+    relays.iter().any(|relay| relay.role() != Role::Copy && relay.lines().is_some())
+}
+
 /// Lets the relays do what the policy allows.
 pub(super) fn spread(flow: Flow, text: TextModes, relays: &mut [Relay], now: Instant) {
     let flow = match flow {

@@ -18,6 +18,7 @@ on_both_engines![
     sequence_that_never_ends,
     timestamps_are_monotonic,
     elapsed_and_delta,
+    a_prefix_is_for_the_copy_that_asks_for_it,
     prompt_appears_at_once,
     line_numbers,
     lines_are_what_line_feeds_end,
@@ -294,4 +295,29 @@ fn refused_before_anything_starts() {
         let left: Vec<_> = directory.path().read_dir().expect("list").collect();
         assert!(left.is_empty(), "{flags:?} left {left:?}");
     }
+}
+
+/// However a copy is told to have prefixes: what they are made of is for that copy, and the output stays as it is. Without
+/// such a copy the output has them.
+fn a_prefix_is_for_the_copy_that_asks_for_it(engine: Engine) {
+    let run = |flags: &str| {
+        let directory = tempdir().expect("directory");
+        let run = Launch::nproxy(engine)
+            .words(flags)
+            .words("--timestamp=T --prefix=P --line-numbers -- echo hi")
+            .directory(directory.path())
+            .finish();
+        run.expect_code(0).expect_silent();
+        let copy = std::fs::read_to_string(directory.path().join("log")).expect("a copy");
+        (run.stdout.text(), copy)
+    };
+    let (plain, stamped) = ("hi\n".to_owned(), "TP     1\thi\n".to_owned());
+    for flags in ["--tee log --tee-text=transform", "--tee log,text=transform"] {
+        assert_eq!(run(flags), (plain.clone(), stamped.clone()), "{flags}");
+    }
+    for flags in ["--tee log", "--tee log --tee-text=strip-ansi", "--tee log,text=strip-ansi"] {
+        assert_eq!(run(flags), (stamped.clone(), plain.clone()), "{flags}");
+    }
+    let both = "--text=transform --tee log,text=transform";
+    assert_eq!(run(both), (stamped.clone(), stamped.clone()));
 }

@@ -106,7 +106,8 @@ impl Screen {
     }
 
     fn write(&mut self, character: char) {
-        let width = character.width().unwrap_or(0);
+        // Unicode has one that is wider (U+17D8); no terminal gives it more than two columns.
+        let width = character.width().unwrap_or(0).min(2);
         if width == 0 {
             let before = self.rows[self.row].get_mut(..self.column).unwrap_or_default();
             if let Some(text) = before.iter_mut().rev().flatten().next()
