@@ -8,14 +8,16 @@ usage() {
     cat <<HELP
 usage: $name [--interval SECONDS] [--count N] [PID]
 
-Shows the table of nproxy --status again and again, until interrupted: the sessions, the V8 heaps of their Node
-processes (nproxy --node), and how often a command has been started anew since the first look.
+Shows the table of nproxy --status again and again, until interrupted: the
+sessions, the V8 heaps of their Node processes (nproxy --node), and how often
+a command has been started anew since the first look.
 
   --interval SECONDS  time between two looks; default 1
   --count N           leave after N looks
   -h, --help          this text
 
-NPROXY names the program to ask; default: the nproxy beside this script, or the one in PATH
+NPROXY names the program to ask; default: the nproxy beside this script, or
+the one in PATH
 HELP
 }
 

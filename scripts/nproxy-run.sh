@@ -16,15 +16,20 @@ Runs a command under nproxy. Modes:
   stamp      with a timestamp in front of each line (transform)
   clean      both: no escape sequences, timestamps
   stats      bytes as they are, and a report at the end
-  log        bytes as they are, and a copy without escape sequences in ./COMMAND.log
-  watch      as pass, and a crash report in ~/.cache/nproxy if the command dies of a fault
+  log        bytes as they are, and a copy without escape sequences in
+             ./COMMAND.log
+  watch      as pass, and a crash report in ~/.cache/nproxy if the command
+             dies of a fault
   status     no command: the running sessions
 
   -h, --help  this text
 
-Options are those of nproxy, such as --pty or --node (see nproxy --help); they can be given in NPROXY_... variables
-too. A command that is called like a mode goes behind --. NPROXY names the program; default: the nproxy beside this
-script, or the one in PATH.
+Options are those of nproxy, and written as there (see nproxy --help):
+--only-on-failure, --tee FILE or --tee=FILE. A value that may be left out
+needs the =, as in --stats=json. NPROXY_... variables hold as well.
+
+A command that is called like a mode goes behind --. NPROXY names the program;
+default: the nproxy beside this script, or the one in PATH.
 In a shell: alias make='$name clean make'
 HELP
 }
@@ -58,6 +63,13 @@ pass | passthrough | strip | strip-ansi | stamp | transform | clean | stats | lo
     ;;
 esac
 
+# What stands behind an option in nproxy's help: nothing, ..., <VALUE> or [=<VALUE>]. All options are there, so no list
+# here has to follow them.
+help=
+behind() {
+    sed -nE "s/^ {2,6}(-[A-Za-z], )?$1([^A-Za-z0-9-].*)?\$/option\2/p" <<<"$help"
+}
+
 # Options up to the command are nproxy's own.
 options=()
 while [ $# -gt 0 ]; do
@@ -66,8 +78,12 @@ while [ $# -gt 0 ]; do
         shift
         break
         ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
     --pty)
-        # Its value may be a word of its own.
+        # Its value may be a word of its own, or be left out.
         case ${2-} in
         auto | always | never)
             options+=("--pty=$2")
@@ -76,10 +92,21 @@ while [ $# -gt 0 ]; do
         *) options+=(--pty=always) ;;
         esac
         ;;
-    --*=* | --node | --no-pty | --stats | --group | --progress | --banner | --quiet | -q | -v | -vv)
-        options+=("$1")
+    # Those of one letter take no value. --no-pty and --debug are older words, which the help leaves out.
+    --*=* | --no-pty | --debug | -[!-]*) options+=("$1") ;;
+    --*[!a-z0-9-]*) refuse "$1: not an option of nproxy" ;;
+    --*)
+        [ -n "$help" ] || help=$("$nproxy" --help 2>/dev/null) || refuse "cannot ask $nproxy for its options"
+        case $(behind "$1") in
+        '') refuse "$1: not an option of nproxy" ;;
+        'option <'*)
+            [ $# -gt 1 ] || refuse "$1 needs a value"
+            options+=("$1=$2")
+            shift
+            ;;
+        *) options+=("$1") ;;
+        esac
         ;;
-    -*) refuse "$1: write a value as --NAME=VALUE" ;;
     *) break ;;
     esac
     shift

@@ -1,23 +1,35 @@
 //! The tools around nproxy, each run as a person would.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
+use nproxy::cli::{Cli, Detail};
+
 use crate::harness::{Launch, nproxy_path};
+use crate::outcome::Finished;
 use crate::proc;
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
 }
 
+/// A help text, which has to fit a terminal of 80 columns.
+fn expect_help(help: &Finished, usage: &str) {
+    help.expect_code(0).expect_silent();
+    let text = help.stdout.text();
+    help.expect(text.starts_with(usage), "its name in the usage");
+    let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
+    assert!(long.is_empty(), "wider than a terminal: {long:#?}");
+}
+
 #[test]
 fn each_has_a_help_text_and_refuses_nonsense() {
     for name in ["psd", "monitor-status.sh", "nproxy-run.sh", "install"] {
         let help = Launch::program(script(name)).arg("--help").finish();
-        help.expect_code(0).expect_silent();
-        assert!(help.stdout.text().starts_with("usage: "), "{name}");
+        expect_help(&help, "usage: ");
         let wrong = Launch::program(script(name)).arg("--no-such-flag").finish();
         wrong.expect(wrong.status.code().is_some_and(|code| code != 0), "a refusal");
         wrong.expect(!wrong.stderr.text().is_empty(), "a reason");
@@ -109,6 +121,71 @@ fn nproxy_run_knows_its_modes() {
     failed.expect_code(7);
 }
 
+/// It asks nproxy which options take a value. What it makes of each of them is read here from a program that stands for
+/// nproxy and shows its words.
+#[test]
+fn nproxy_run_takes_every_option() {
+    let directory = tempfile::tempdir().unwrap();
+    let shows = directory.path().join("shows");
+    let real = nproxy_path();
+    let text = format!(
+        "#!/bin/sh\n[ \"$*\" != --help ] || exec '{}' --help\nprintf '%s\\n' \"$@\"\n",
+        real.display()
+    );
+    fs::write(&shows, text).unwrap();
+    fs::set_permissions(&shows, PermissionsExt::from_mode(0o755)).unwrap();
+    let (mut given, mut made) = (vec![], vec![]);
+    for arg in Cli::definition(Detail::Full).get_arguments() {
+        let name = match arg.get_long() {
+            Some("help") | None => continue,
+            Some(name) => format!("--{name}"),
+        };
+        let takes_value = arg.get_action().takes_values();
+        let needs_value = takes_value && arg.get_num_args().is_none_or(|n| n.min_values() > 0);
+        if takes_value && arg.is_hide_set() {
+            // An older word, which no help tells of.
+            given.push(format!("{name}=never"));
+            made.push(format!("{name}=never"));
+            continue;
+        }
+        given.push(name.clone());
+        if needs_value {
+            given.push("never".to_owned());
+            made.push(format!("{name}=never"));
+        } else {
+            made.push(name);
+        }
+        if let Some(letter) = arg.get_short() {
+            given.push(format!("-{letter}{letter}"));
+            made.push(format!("-{letter}{letter}"));
+        }
+    }
+    assert!(given.len() > 50, "{given:?}");
+    for word in ["--stats=json", "--tee=a b", "--no-pty"] {
+        given.push(word.to_owned());
+        made.push(word.to_owned());
+    }
+    made.extend(["--", "a command", "--quiet"].map(str::to_owned));
+    let run =
+        |words: &[&str]| Launch::program(script("nproxy-run.sh")).env("NPROXY", &shows).args(words);
+    let given: Vec<&str> = given.iter().map(String::as_str).collect();
+    let shown = run(&[&["pass"], &given[..], &["a command", "--quiet"]].concat()).finish();
+    shown.expect_code(0).expect_silent();
+    let shown = shown.stdout.text();
+    assert_eq!(shown.lines().collect::<Vec<_>>(), made);
+    for (words, why) in [
+        (["pass", "--tee"], "--tee needs a value"),
+        (["--te", "true"], "--te: not an option of nproxy"),
+        (["--only", "true"], "--only: not an option of nproxy"),
+        (["--t.e", "true"], "--t.e: not an option of nproxy"),
+        (["--line-numbers", "--"], "no command"),
+    ] {
+        let refused = run(&words).finish();
+        refused.expect_code(125).expect_output("");
+        refused.expect(refused.stderr.text().contains(why), why);
+    }
+}
+
 /// As it was called before: other names of modes, a mode left out, options, and the status.
 #[test]
 fn nproxy_run_knows_the_words_of_old() {
@@ -170,6 +247,7 @@ fn install_writes_aliases_and_shims() {
             .args(words)
             .finish();
         run.expect_code(0).expect_silent();
+        run.stdout.text()
     };
     install(&["--alias", "red=printf 'it'\\''s %s\\n'", "--shim", "printf"]);
     install(&["--alias", "red=printf 'it'\\''s %s\\n'"]);
@@ -179,7 +257,16 @@ fn install_writes_aliases_and_shims() {
     install(&["--alias", "tag=--prefix '# ' -- printf", "--shim", "echo=--prefix='% '"]);
     let lines = fs::read_to_string(&aliases).unwrap();
     let line = lines.lines().find_map(|line| line.strip_prefix("alias tag='")).expect("the alias");
-    assert!(line.ends_with(r"/bin/nproxy --prefix '\''# '\'' -- printf'"), "{line}");
+    assert!(line.ends_with(r"/bin/nproxy'\'' --prefix '\''# '\'' -- printf'"), "{line}");
+    // A shell that reads them, with the line that the install has told to add, runs them.
+    let told = install(&["--alias", "red=printf 'it'\\''s %s\\n'"]);
+    let reads = told.lines().find_map(|line| line.split_once("zshrc: ")).expect("what to add").1;
+    let aliased = format!("shopt -s expand_aliases; {reads}\nred red; tag 'b\\n'");
+    Launch::program("bash")
+        .args(["-c", &aliased])
+        .finish()
+        .expect_code(0)
+        .expect_output("it's red\n# b\n");
     for wrong in [["--alias", "x=--quiet make"], ["--shim", "a/b"], ["--shim", "make=quiet"]] {
         Launch::program(script("install")).args(wrong).finish().expect_code(2);
     }
@@ -217,21 +304,34 @@ fn what_is_installed_can_be_uninstalled() {
     for place in ["bin/nproxy", "share/man/man1/nproxy.1", "share/zsh/site-functions/_nproxy"] {
         assert!(root.join("usr/local").join(place).is_file(), "{place}");
     }
+    // All that the Debian package has for people to read.
+    let package =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let documents = package.split('"').filter_map(|word| word.strip_prefix("usr/share/doc/"));
+    let documents: Vec<PathBuf> =
+        documents.map(|name| root.join("usr/local/share/doc").join(name)).collect();
+    assert!(documents.len() > 5, "{documents:?}");
+    for document in documents {
+        assert!(document.is_file(), "{}", document.display());
+    }
     let version = Launch::program(root.join("usr/local/bin/nproxy")).arg("--version").finish();
     version.expect_code(0);
     for name in ["nproxy-psd", "nproxy-monitor-status", "nproxy-run"] {
         let tool = root.join("usr/local/bin").join(name);
         let help = Launch::program(&tool).arg("--help").finish();
-        let usage = format!("usage: {name} ");
-        help.expect(help.stdout.text().starts_with(&usage), "its installed name in the usage");
+        expect_help(&help, &format!("usage: {name} "));
         let wrong = Launch::program(&tool).args(["--no-such-flag", "x"]).finish();
         wrong.expect(wrong.stderr.text().starts_with(&format!("{name}: ")), "its installed name");
     }
     // Each finds the nproxy that was installed with it, whether or not PATH leads there.
     for (name, words) in [("nproxy-run", "pass true"), ("nproxy-monitor-status", "--count 1")] {
         let tool = root.join("usr/local/bin").join(name);
-        let run =
-            Launch::program("env").words("-u NPROXY PATH=/usr/bin:/bin").arg(tool).words(words);
+        let run = Launch::program("env")
+            .words("-u NPROXY PATH=/usr/bin:/bin")
+            .arg(tool)
+            .words(words)
+            // Another session of this user, which may be stopped, would be spoken of.
+            .env("NPROXY_RUNTIME_DIR", directory.path());
         run.finish().expect_code(0).expect_silent();
     }
     fs::write(root.join("usr/local/bin/other"), "").unwrap();
