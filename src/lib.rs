@@ -2,21 +2,22 @@
 //! pipeline, and moves the streams inside the kernel.
 //!
 //! ```text
-//!     argv, env ─ cli ─ config ─▶ session ─────────────────────────▶ exit status
-//!                                   │ spawns the child, owns the loop
-//!               ┌───────────────────┤
-//!             child               ring (io_uring | epoll)
-//!        pipes, signals       submit ▶ complete
-//!               │                   │
-//!        child stdout ──▶ relay: splice
-//!                         relay: fixed read ▶ fixed write
-//!                                   │ sizes and times only
-//!                                observe ▶ report
+//!     argv, environment ─▶ cli ─▶ config ─▶ session ───────────────▶ exit status
+//!                                             │ plans the routes, runs the loop
+//!                 ┌──────────────┬────────────┴──┬────────────────────┐
+//!              process        terminal         ring                memory
+//!                 │              │       (io_uring | epoll)   sample ─▶ policy
+//!          command's stdout ──▶ relay: route ─▶ path ──▶ our stdout
+//!                                 │ tee          │ sizes and times only
+//!                                 └─▶ copies     └─▶ observe ─▶ reports
 //! ```
 //!
-//! Three laws hold everywhere. No chunk is kept: payload lives in kernel pipes or in one of a few fixed
-//! buffers while it passes. Backpressure is the kernel's: to slow the child, the next read is not
-//! submitted. And what is extra gives way first: the main path is never refused.
+//! `doc/design.md` has this picture in full, and the reason for each decision.
+//!
+//! Three laws hold everywhere. No payload is stored: it is in kernel pipes or in one of a few fixed buffers
+//! while it passes, and else only in the copies that were asked for and in the lines of a screen that may
+//! still be redrawn. Backpressure is the kernel's: to slow the child, the next read is not submitted. And
+//! what is extra gives way first: the main path is never refused.
 
 pub mod cli;
 pub mod config;
