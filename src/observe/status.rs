@@ -326,7 +326,7 @@ pub(super) mod tests {
         assert!(of(80).lines().all(|line| line.chars().count() <= 80), "{}", of(80));
         assert!(of(80).contains("make all of w…"), "{}", of(80));
         assert_eq!(of(500), text(&[session(&long)], None));
-        assert!(of(10).contains("1.0 MiB"), "{}", of(10));
+        assert!(of(10).contains("  1 MiB  ") && of(10).contains("make a…"), "{}", of(10));
         assert_eq!(text(&[], Some(80)), "no sessions\n");
     }
 }

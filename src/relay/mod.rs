@@ -12,6 +12,7 @@
 //! ```
 
 mod beyond;
+mod ending;
 mod endpoint;
 mod flow;
 mod link;
@@ -22,6 +23,7 @@ mod result;
 mod route;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -267,45 +269,6 @@ impl Relay {
         }
     }
 
-    fn sink_changed(&mut self, outcome: Outcome, ring: &mut Ring) -> io::Result<()> {
-        self.watch = Watch::Over;
-        let gone = (PollFlags::POLLERR | PollFlags::POLLHUP).bits() as u32;
-        match outcome {
-            // The wrong end of a pipe tells of its writers; what is written to it fails.
-            Outcome::Done(events) if events & gone != 0 && self.sink_can_be_written() => {
-                match self.holds_nothing() {
-                    true => self.end(End::Closed, ring),
-                    false => self.end(End::ReaderLeft, ring),
-                }
-            }
-            // A peer that only stopped sending (POLLRDHUP) can still read.
-            _ => Ok(()),
-        }
-    }
-
-    fn sink_can_be_written(&self) -> bool {
-        self.link.sink.as_ref().is_some_and(Endpoint::can_be_written)
-    }
-
-    /// While leaving: bytes that came after all open the relay again, silence ends it.
-    fn settle_leaving(&mut self, result: TransferResult, ring: &mut Ring) -> io::Result<()> {
-        if !matches!(self.state, State::Leaving) {
-            return Ok(());
-        }
-        let silent = result == TransferResult::Cancelled && self.is_empty();
-        if silent {
-            if let Path::Buffered(path) = &mut self.path
-                && path.give_up(&self.link)
-            {
-                self.state = State::Open;
-                return Ok(());
-            }
-            return self.end(End::Abandoned, ring);
-        }
-        self.state = State::Open;
-        Ok(())
-    }
-
     /// The next moment at which [`Relay::on_time`] has something to do.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let idle = match (&self.state, &self.path) {
@@ -377,134 +340,6 @@ impl Relay {
         }
     }
 
-    /// Gives up a source that stays silent; bytes that arrive in the same moment are still carried.
-    ///
-    /// # Errors
-    /// Only if the ring itself fails.
-    pub fn leave(&mut self, ring: &mut Ring) -> io::Result<()> {
-        if matches!(self.state, State::Open) {
-            self.state = State::Leaving;
-            self.cancel_reads(ring)?;
-        }
-        Ok(())
-    }
-
-    /// Ends the relay at once: nobody needs its bytes any more.
-    ///
-    /// # Errors
-    /// Only if the ring itself fails.
-    pub fn stop(&mut self, ring: &mut Ring) -> io::Result<()> {
-        match self.state {
-            State::Ended(_) => Ok(()),
-            _ => self.end(End::Stopped, ring),
-        }
-    }
-
-    /// Closes our ends at once, and takes back what is in flight: until those operations have
-    /// completed they hold the fds, so the ring has to be entered once more.
-    fn end(&mut self, end: End, ring: &mut Ring) -> io::Result<()> {
-        if let End::ReaderLeft | End::Closed | End::Failed(_) = end
-            && let Some(instead) = self.instead.take()
-        {
-            self.sink_end = Some(end);
-            self.link.delivery = Delivery::Nowhere;
-            self.link.kinds.1 = instead.kind();
-            self.link.sink = Some(instead);
-            return Ok(());
-        }
-        let end = self.sink_end.take().unwrap_or(end);
-        // Whatever the end is: what was taken and has not gone on goes nowhere any more.
-        self.link.counters.undelivered += self.held();
-        self.link.source = None;
-        let end = self.close_sink(end);
-        copy::release(self.path.copies_mut());
-        self.state = State::Ended(end);
-        self.cancel_reads(ring)?;
-        for operation in [Operation::Drain, Operation::Write, Operation::SinkWatch] {
-            ring.cancel(self.link.token(operation))?;
-        }
-        for copy in 0..self.path.copies_mut().len() as u16 {
-            for operation in [Operation::Tee, Operation::Mark] {
-                ring.cancel(Token { copy, ..self.link.token(operation) })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets go of the sink. Quotas, NFS and FUSE report a failed write only when the file is closed.
-    fn close_sink(&mut self, end: End) -> End {
-        let closed = self.link.sink.take().map_or(Ok(()), Endpoint::close);
-        match (end, closed) {
-            (End::Delivered, Err(errno)) => {
-                let tried = format!("close {}", self.link.sink_name);
-                End::Failed(Error::os(tried, errno))
-            }
-            (end, _) => end,
-        }
-    }
-
-    fn cancel_reads(&self, ring: &mut Ring) -> io::Result<()> {
-        for operation in [Operation::Splice, Operation::Fill, Operation::Read, Operation::Input] {
-            ring.cancel(self.link.token(operation))?;
-        }
-        Ok(())
-    }
-
-    /// How it ended, once it has.
-    pub fn ended(&self) -> Option<&End> {
-        match &self.state {
-            State::Ended(end) => Some(end),
-            _ => None,
-        }
-    }
-
-    /// The stream that it carries.
-    pub fn stream(&self) -> Stream {
-        self.link.stream
-    }
-
-    /// Its place among the relays of that stream.
-    pub fn role(&self) -> Role {
-        self.link.role
-    }
-
-    /// How messages call its sink.
-    pub fn sink_name(&self) -> &str {
-        &self.link.sink_name
-    }
-
-    /// Lines that have ended under text modes, if it has any.
-    pub fn lines(&self) -> Option<u64> {
-        match &self.path {
-            Path::Buffered(path) => path.lines(),
-            _ => None,
-        }
-    }
-
-    /// The books of the thread that writes what this relay hands over, if there is one.
-    pub fn beyond(&self) -> Option<&Beyond> {
-        self.link.beyond.as_deref()
-    }
-
-    /// The copies that it feeds, and the bytes that went past each of them.
-    pub fn dropped(&self) -> impl Iterator<Item = (usize, u64)> {
-        let dropped = match &self.path {
-            Path::Teed(path) => path.dropped(),
-            Path::Shared(path) => path.dropped(),
-            Path::Direct(_) | Path::Brokered(_) | Path::Buffered(_) => Vec::new(),
-        };
-        dropped.into_iter()
-    }
-
-    /// Whether bytes wait for one of its copies.
-    pub fn awaits_copy(&self) -> bool {
-        match &self.path {
-            Path::Teed(path) => path.awaits_copy(),
-            Path::Shared(path) => path.awaits_copy(),
-            Path::Direct(_) | Path::Brokered(_) | Path::Buffered(_) => false,
-        }
-    }
-
     /// Whether a relay can feed copies on its way from a pipe to `sink`. On the epoll engine a socket is
     /// written to, not spliced into, so it cannot.
     pub fn takes_copies(sink: &Endpoint) -> bool {
@@ -540,48 +375,5 @@ impl Relay {
     /// has nothing to switch.
     pub fn set_text(&mut self, wanted: TextSwitch) {
         self.switch.want(wanted, &mut self.path);
-    }
-
-    /// What its source is, or was.
-    pub fn source_kind(&self) -> Kind {
-        self.link.kinds.0
-    }
-
-    /// What its sink is, or was.
-    pub fn sink_kind(&self) -> Kind {
-        self.link.kinds.1
-    }
-
-    /// The size of the pipe that it reads from when the relay began, in bytes; `None` if that is no pipe.
-    pub fn pipe_size(&self) -> Option<u32> {
-        self.pipe
-    }
-
-    /// What its source holds when it is full, in bytes.
-    pub fn capacity(&self) -> u32 {
-        self.capacity
-    }
-
-    /// The fd that it writes to, until it ends.
-    pub fn sink(&self) -> Option<&Endpoint> {
-        self.link.sink.as_ref()
-    }
-
-    /// The fd that it reads from, until it ends.
-    pub fn source(&self) -> Option<&Endpoint> {
-        self.link.source.as_ref()
-    }
-
-    /// The last byte that it has delivered, if that has passed through a buffer.
-    pub fn last_byte(&self) -> Option<u8> {
-        match &self.path {
-            Path::Buffered(path) => path.last(),
-            _ => None,
-        }
-    }
-
-    /// What it has moved so far.
-    pub fn counters(&self) -> Counters {
-        self.link.counters
     }
 }

@@ -489,7 +489,7 @@ fn a_link_that_was_cut_carries_on(engine: Engine) {
         until [ "$(cat got/* 2>/dev/null | wc -l)" = 1000 ]; do sleep .1; done
         ip link set near down
         echo >go
-        until grep -q 'timed out' said; do sleep .1; done
+        until grep -q 'timed out' said || ! kill -0 "$nproxy"; do sleep .1; done
         ip link set near up
         wait "$nproxy"; status=$?
         cat said >&2

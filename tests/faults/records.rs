@@ -39,7 +39,7 @@ fn feed(socket: OwnedFd, count: usize) -> std::thread::JoinHandle<crate::payload
 /// A splice would cut a record where the pipe is full, and throw the rest of it away.
 fn records_as_stdin(engine: Engine) {
     for flags in
-        ["", "--tee log", "--text=strip-ansi --text-streams=stderr", "--stdin=relay -- cat"]
+        ["", "--tee log", "-q --text=strip-ansi --text-streams=stderr", "--stdin=relay -- cat"]
     {
         let directory = tempdir().expect("directory");
         let (ours, theirs) = pair(SockType::SeqPacket);

@@ -112,8 +112,7 @@ fn a_terminal_that_the_command_writes_to_is_left_alone(engine: Engine) {
     };
     // script(1) passes the end of its own stdin on as a key, which the terminal echoes.
     let shown = shown.replace('\r', "").replace("^@", "");
-    let said =
-        "nproxy: --progress shows nothing: the output goes to a terminal (--progress=always)\n";
+    let said = "nproxy: --progress shows nothing: the streams go to this terminal too (--progress=always shows it all the same)\n";
     assert_eq!(shown.replacen(said, "", 1), "a\nb\n");
     assert!(shown.contains(said), "and it is said");
     // A habit says nothing.

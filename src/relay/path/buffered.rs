@@ -4,11 +4,13 @@
 //! held, and a read is submitted only into a buffer whose bytes have all been passed on. The buffers of a pipe are
 //! made when its first byte has come: many a command never writes to its stderr.
 
+mod completed;
+mod text;
+
 use std::io;
 use std::ops::Range;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use super::lines::{LineWait, last_line_end, line_cut, whole_lines};
@@ -18,8 +20,8 @@ use crate::relay::link::{Link, Reads, Step};
 use crate::relay::result::TransferResult;
 use crate::relay::route::{End, TextWork};
 use crate::ring::{Buffer, Engine, Op, Operation, Ring};
-use crate::text::newline::{self, Newlines};
-use crate::text::{Arrival, Filter, Progress, line_ends};
+use crate::text::line_ends;
+use text::{Mode, Text};
 
 /// Size of each of the two buffers, in bytes.
 pub(in crate::relay) const BUFFER: usize = 256 << 10;
@@ -84,35 +86,9 @@ enum Buffers {
     Made,
 }
 
-/// The text work of one relay.
-#[derive(Debug)]
-struct Text {
-    filter: Filter,
-    started: Instant,
-    mode: Mode,
-    /// When the bytes in `input` came.
-    arrival: Arrival,
-}
-
-/// Whether the filter is at work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    On,
-    /// Until it is neutral.
-    Settling,
-    Off,
-    /// Until a line ends: where in a line or sequence the stream is now is not known.
-    Joining,
-}
-
 impl Buffered {
     pub(in crate::relay) fn new(text: Option<TextWork>) -> Buffered {
-        let text = text.map(|work| Text {
-            filter: Filter::new(&work.modes),
-            started: work.started,
-            mode: Mode::On,
-            arrival: Arrival::default(),
-        });
+        let text = text.map(|work| Text::new(&work));
         Buffered {
             text,
             buffers: Buffers::Unmade,
@@ -312,141 +288,6 @@ impl Buffered {
         Ok(())
     }
 
-    fn polled(&mut self, result: TransferResult, link: &mut Link) -> Step {
-        self.buffers = Buffers::Unmade;
-        match result {
-            TransferResult::Moved(events) if events & PollFlags::POLLIN.bits() as u32 != 0 => {
-                self.buffers = Buffers::Due;
-                Step::Continue
-            }
-            // A hang-up without input: nothing ever came.
-            TransferResult::Moved(_) => match link.hung_up() {
-                Step::End(End::Failed(_)) => self.read_failed(Errno::EBADF, link),
-                _ => {
-                    self.source_ended = true;
-                    self.end_if_drained(link)
-                }
-            },
-            TransferResult::Failed(_) | TransferResult::Refused => {
-                self.read_failed(result.errno(), link)
-            }
-            _ => Step::Continue,
-        }
-    }
-
-    fn read(&mut self, result: TransferResult, link: &mut Link) -> Step {
-        match result {
-            // Of a longer record the kernel has thrown the rest away, and it does not say so.
-            TransferResult::Moved(moved)
-                if link.kinds.0 == Kind::Records && moved as usize == BUFFER =>
-            {
-                self.read_failed(Errno::EMSGSIZE, link)
-            }
-            TransferResult::Moved(moved) => {
-                self.completing_line = false;
-                let before = self.filled.end;
-                match link.packets {
-                    Some(newlines) => self.unpack(moved as usize, newlines, link),
-                    None => self.filled.end += moved as usize,
-                }
-                link.counters.taken += (self.filled.len() + self.filled.start - before) as u64;
-                if let Some(text) = &mut self.text {
-                    text.arrive();
-                }
-                Step::Continue
-            }
-            TransferResult::EndOfFile => {
-                self.source_ended = true;
-                self.completing_line = false;
-                self.end_if_drained(link)
-            }
-            // What a pty says once nobody has its other end open any more.
-            TransferResult::Failed(Errno::EIO)
-                if link.kinds.0 == Kind::Leader
-                    && link.source.as_ref().is_some_and(Endpoint::is_hung_up) =>
-            {
-                self.source_ended = true;
-                self.completing_line = false;
-                self.end_if_drained(link)
-            }
-            TransferResult::WouldBlock => {
-                link.poll_both();
-                Step::Continue
-            }
-            TransferResult::Again | TransferResult::Cancelled => {
-                self.completing_line &= self.line_wait != LineWait::Over;
-                Step::Continue
-            }
-            TransferResult::Refused => self.read_failed(Errno::EINVAL, link),
-            TransferResult::ReaderLeft => self.read_failed(Errno::EPIPE, link),
-            TransferResult::Reset => self.read_failed(Errno::ECONNRESET, link),
-            TransferResult::Failed(errno) => self.read_failed(errno, link),
-        }
-    }
-
-    /// Takes in what a pty's leader gives in packet mode: a byte that says what follows, and that. A newline's CR, which
-    /// the pty has put there, is taken out again: if the reader is a terminal, it puts its own.
-    fn unpack(&mut self, moved: usize, newlines: Newlines, link: &mut Link) {
-        let Some(input) = &mut self.input else { return };
-        let (start, bytes) = (self.filled.end, input.bytes_mut());
-        let end = start + moved;
-        if bytes[start] != 0 {
-            link.status |= bytes[start];
-            return;
-        }
-        bytes.copy_within(start + 1..end, start);
-        self.filled.end = end - 1;
-        if newlines == Newlines::OfATerminal {
-            // What came before may end in the CR of the first LF.
-            let from = start.saturating_sub(1).max(self.filled.start);
-            self.filled.end = from + newline::remove(&mut bytes[from..end - 1]);
-            let more = || link.source.as_ref().is_some_and(Endpoint::has_input);
-            let ends_open = self.filled.end > from && bytes[self.filled.end - 1] == b'\r';
-            // A program that only ever redraws its line is not waited for.
-            self.completing_line = ends_open && self.filled.end < BUFFER / 2 && more();
-        }
-    }
-
-    /// The source has failed: what came before is still delivered, and whoever reads the sink sees its end.
-    fn read_failed(&mut self, errno: Errno, link: &mut Link) -> Step {
-        self.source_ended = true;
-        self.completing_line = false;
-        self.end = Some(End::Failed(link.read_error(errno)));
-        self.end_if_drained(link)
-    }
-
-    fn wrote(&mut self, result: TransferResult, link: &mut Link) -> Step {
-        match result {
-            TransferResult::Moved(moved) => {
-                self.pending.start += moved as usize;
-                if self.ending {
-                    return self.end_if_drained(link);
-                }
-                let written = self.output.as_ref().map(Buffer::bytes);
-                self.last = written.and_then(|bytes| Some(*bytes.get(self.pending.start - 1)?));
-                link.delivered_from_buffer(moved);
-                self.end_if_drained(link)
-            }
-            TransferResult::WouldBlock => {
-                link.poll_both();
-                Step::Continue
-            }
-            TransferResult::Again | TransferResult::Cancelled => Step::Continue,
-            TransferResult::ReaderLeft | TransferResult::Reset => Step::End(End::ReaderLeft),
-            // A write of some bytes that writes none: the device takes no more.
-            TransferResult::EndOfFile => link.write_failed(Errno::ENOSPC),
-            TransferResult::Refused => link.write_failed(Errno::EINVAL),
-            // What comes from a stream may be divided into records anyhow.
-            TransferResult::Failed(Errno::EMSGSIZE)
-                if link.kinds.0 != Kind::Records && self.largest_write > SMALLEST_WRITE =>
-            {
-                self.largest_write /= 2;
-                Step::Continue
-            }
-            TransferResult::Failed(errno) => link.write_failed(errno),
-        }
-    }
-
     /// Whether the source has ended and nothing is held or under way: a line that was waited for may have come to nothing
     /// under text modes, and then no write follows it.
     pub(in crate::relay) fn is_spent(&self) -> bool {
@@ -531,17 +372,9 @@ impl Buffered {
 
     /// Switches the filter off where it is neutral, or on.
     pub(in crate::relay) fn want(&mut self, wanted: TextSwitch) {
-        let Some(text) = &mut self.text else { return };
-        text.mode = match (wanted, text.mode) {
-            (TextSwitch::Off, Mode::On) => Mode::Settling,
-            (TextSwitch::On, Mode::Off) => {
-                text.filter.rejoin();
-                Mode::Joining
-            }
-            (TextSwitch::On, Mode::Settling) => Mode::On,
-            (TextSwitch::Off, Mode::Joining) => Mode::Off,
-            (_, mode) => mode,
-        };
+        if let Some(text) = &mut self.text {
+            text.want(wanted);
+        }
     }
 
     /// Whether text modes were asked for and are off.
@@ -551,38 +384,6 @@ impl Buffered {
 
     pub(in crate::relay) fn held(&self) -> u64 {
         (self.filled.len() + self.pending.len() + self.kept.len()) as u64
-    }
-}
-
-impl Text {
-    /// Moves bytes from one buffer to the other as the mode says, as far as one mode reaches.
-    fn work(&mut self, bytes: &[u8], output: &mut [u8]) -> Progress {
-        match self.mode {
-            Mode::On => self.filter.filter(bytes, output, self.arrival),
-            Mode::Settling => {
-                let done = self.filter.settle(bytes, output, self.arrival);
-                if self.filter.is_neutral() {
-                    self.mode = Mode::Off;
-                }
-                done
-            }
-            Mode::Off | Mode::Joining => {
-                let end = bytes.iter().position(|byte| *byte == b'\n');
-                let reach = end.unwrap_or(bytes.len()).min(output.len());
-                output[..reach].copy_from_slice(&bytes[..reach]);
-                if end == Some(reach) {
-                    // The line feed is the filter's: it then knows that a line starts.
-                    self.mode = Mode::On;
-                }
-                Progress { consumed: reach, produced: reach }
-            }
-        }
-    }
-
-    /// Reads both clocks, once for each chunk.
-    fn arrive(&mut self) {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.arrival = Arrival { wall, elapsed: self.started.elapsed() };
     }
 }
 
