@@ -34,8 +34,8 @@ impl Window {
         let bin = nproxy_path().parent().expect("directory of nproxy").display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         let shell = format!(
-            "cd {}; exec env PATH={bin}:{path} NPROXY_ENGINE={} PS1='> ' W={wrapper} HISTFILE= LESS= \
-             bash --norc --noprofile -i",
+            "cd {}; stty -g >modes; exec env PATH={bin}:{path} NPROXY_ENGINE={} PS1='> ' W={wrapper} HISTFILE= LESS= \
+             MODES=$PWD/modes bash --norc --noprofile -i",
             directory.display(),
             engine.name()
         );
@@ -123,7 +123,11 @@ impl Step<'_> {
     }
 }
 
-/// Runs the steps bare and wrapped, and compares the screen after each.
+/// The last step of all: the terminal's modes are those from before the first program.
+const SAME_MODES: Step<'_> =
+    Step::Keys(&["clear; stty -g | cmp - $MODES && echo sa''me modes", "Enter"], "same modes");
+
+/// Runs the steps bare and wrapped, and compares the screen after each. They end at the shell's prompt.
 #[track_caller]
 pub(super) fn compare(engine: Engine, steps: &[Step<'_>]) {
     if !need(&["tmux", "-V"]) {
@@ -137,11 +141,12 @@ pub(super) fn compare(engine: Engine, steps: &[Step<'_>]) {
         window.settled("the prompt", |screen| screen.contains('>'));
         (window, directory)
     };
+    let steps = || steps.iter().chain([&SAME_MODES]);
     let (bare, _directory) = open("env");
     let shots: Vec<_> =
-        steps.iter().map(|step| step.take(&bare, "the bare program's screen", |_| true)).collect();
+        steps().map(|step| step.take(&bare, "the bare program's screen", |_| true)).collect();
     let (wrapped, _directory) = open("nproxy");
-    for (number, (step, shot)) in steps.iter().zip(&shots).enumerate() {
+    for (number, (step, shot)) in steps().zip(&shots).enumerate() {
         let what = format!("step {number}, where the bare program's screen was\n{shot}\n");
         step.take(&wrapped, &what, |screen| screen == shot);
     }
