@@ -1,5 +1,7 @@
 //! More programs whose screens are the same bare and wrapped: those that draw, ask, or pass raw keys on.
 
+use tempfile::tempdir;
+
 use super::screens::{Step, compare};
 use crate::harness::{Engine, need, on_both_engines, skip};
 
@@ -13,6 +15,10 @@ on_both_engines![
     another_user,
     a_password_asked_by_su,
     raw_client,
+    list_of_processes,
+    windows_inside,
+    components_in_node,
+    shell_on_another_machine,
 ];
 
 fn small_editor(engine: Engine) {
@@ -211,6 +217,147 @@ fn raw_client(engine: Engine) {
             Step::Keys(&["q"], "in:"),
             Step::Keys(&["exit", "Enter"], "\n>"),
             Step::Keys(&["stty -a | grep -o -e '-*icanon'", "Enter"], "\nicanon"),
+        ],
+    );
+}
+
+/// What it shows of the machine differs from second to second: only the row of a shell that sleeps is left.
+fn list_of_processes(engine: Engine) {
+    if !need(&["htop", "--version"]) {
+        return;
+    }
+    let settings = "htop_version=3.2.2\nconfig_reader_min_version=3\nfields=48 1\ndelay=600\n\
+        header_layout=one_100\ncolumn_meters_0=Hostname\ncolumn_meter_modes_0=2\n\
+        screen:Main=USER Command\n.sort_key=USER\n.tree_view=0\n";
+    compare(
+        engine,
+        &[
+            Step::Keys(
+                &[&format!("printf '{}' >rc; clear", settings.replace('\n', "\\n")), "Enter"],
+                ">",
+            ),
+            Step::Keys(&["HTOPRC=$PWD/rc $W htop -p $$", "Enter"], "--norc"),
+            Step::Keys(&["F9"], "SIGHUP"),
+            Step::Size("70", "15", "SIGTERM"),
+            Step::Keys(&["Down", "Down"], "SIGTERM"),
+            Step::Keys(&["Escape"], "F2"),
+            Step::Keys(&["F4", "no such"], "no such"),
+            Step::Keys(&["Escape"], "--norc"),
+            Step::Keys(&["C-z"], "Stopped"),
+            Step::Keys(&["fg", "Enter"], "--norc"),
+            Step::Keys(&["q"], "\n>"),
+            Step::Keys(&["echo status=$?", "Enter"], "status=0"),
+        ],
+    );
+}
+
+/// Its client hands the terminal to the server, which is in another session, and outlives a client that is detached.
+fn windows_inside(engine: Engine) {
+    let tmux = "TMUX= $W tmux -f conf -S inner";
+    let settings = "set -g status off\\nset -g default-command \"exec env PS1=in: bash --norc\"\\n\
+        set -g destroy-unattached off\\nset -sg escape-time 0\\n";
+    compare(
+        engine,
+        &[
+            Step::Keys(&[&format!("printf '{settings}' >conf; clear"), "Enter"], ">"),
+            Step::Keys(&[&format!("{tmux} new"), "Enter"], "in:"),
+            Step::Keys(&["C-b", "%"], "in:"),
+            Step::Keys(&["less file", "Enter"], "line 20"),
+            Step::Size("70", "15", "line 11"),
+            Step::Keys(&["C-b", "o", "sleep 100", "Enter"], "sleep 100"),
+            Step::Keys(&["C-z"], "Stopped"),
+            Step::Keys(&["C-b", "d"], "detached"),
+            Step::Keys(&[&format!("echo status=$?; {tmux} attach"), "Enter"], "Stopped"),
+            Step::Keys(&["C-b", "C-z"], "[1]+"),
+            Step::Keys(&["fg", "Enter"], "Stopped"),
+            Step::Keys(&["tmux kill-server", "Enter"], "\n>"),
+        ],
+    );
+}
+
+/// An application of Ink, which draws what React components say, as many assistants for the terminal do.
+fn components_in_node(engine: Engine) {
+    let Some(ink) = std::env::var_os("NPROXY_TEST_INK") else {
+        skip("NPROXY_TEST_INK does not say where Ink is: scripts/ink fetches it");
+        return;
+    };
+    let directory = tempdir().expect("directory");
+    let application = directory.path().join("application.mjs");
+    std::fs::write(&application, include_str!("application.mjs")).expect("application");
+    let run = format!("INK={} $W node {}", ink.display(), application.display());
+    compare(
+        engine,
+        &[
+            Step::Keys(&[&format!("clear; {run}"), "Enter"], "80 columns"),
+            Step::Keys(&["Down"], "row 1 is chosen"),
+            Step::Keys(&["typed"], "text: typed"),
+            Step::Keys(&["BSpace"], "raw: true"),
+            Step::Keys(&["C-z"], "control z"),
+            Step::Size("60", "20", "60 columns"),
+            Step::Keys(&["Enter"], "done: type"),
+            Step::Keys(&["Escape"], "\n>"),
+            Step::Keys(&["echo status=$?", "Enter"], "status=3"),
+            Step::Keys(&[&format!("clear; {run}"), "Enter"], "60 columns"),
+            Step::Keys(&["C-c"], "\n>"),
+            Step::Keys(&["echo status=$?", "Enter"], "status=0"),
+        ],
+    );
+}
+
+/// A real ssh and a real sshd, which talk through pipes: no port, and nothing that runs on. Debian's sshd wants a directory in /run.
+fn shell_on_another_machine(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let at = directory.path().display();
+    let server = "/usr/sbin/sshd -i -f";
+    let server = if nix::unistd::geteuid().is_root() {
+        format!(
+            "unshare -m sh -c 'mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec {server} {at}/server'"
+        )
+    } else {
+        format!("{server} {at}/server")
+    };
+    let client = format!(
+        "Host *\nIdentityFile {at}/key\nIdentitiesOnly yes\nBatchMode yes\nStrictHostKeyChecking no\n\
+         UserKnownHostsFile /dev/null\nLogLevel ERROR\nEscapeChar ~\nSendEnv TEST_*\nProxyCommand {server}\n"
+    );
+    let server = format!(
+        "HostKey {at}/key\nAuthorizedKeysFile {at}/key.pub\nStrictModes no\nPermitRootLogin yes\nUsePAM no\n\
+         PidFile none\nAcceptEnv TEST_*\n"
+    );
+    std::fs::write(directory.path().join("client"), client).expect("client's settings");
+    std::fs::write(directory.path().join("server"), server).expect("server's settings");
+    let key = format!("{at}/key");
+    let settings = format!("{at}/client");
+    if !need(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", &key])
+        || !need(&["ssh", "-F", &settings, "far", "true"])
+    {
+        return;
+    }
+    let ssh =
+        format!("clear; $W ssh -F {settings} -t far \"cd $PWD; PS1=in: exec bash --norc -i\"");
+    compare(
+        engine,
+        &[
+            Step::Keys(&[&ssh, "Enter"], "in:"),
+            Step::Keys(&["sleep 100", "Enter"], "sleep 100"),
+            Step::Keys(&["C-z"], "Stopped"),
+            Step::Keys(&["fg", "Enter"], "fg\nsleep"),
+            Step::Keys(&["C-c"], "^C"),
+            Step::Keys(&["less file", "Enter"], "line 2 of"),
+            Step::Size("70", "15", "line 14"),
+            Step::Keys(&["q", "Enter"], "in:"),
+            // ssh's own escapes: stop, and go on.
+            Step::Keys(&["~", "C-z"], "[1]+"),
+            Step::Keys(&["stty -a | grep -o -e '-*icanon'", "Enter"], "\nicanon"),
+            Step::Keys(&["fg", "Enter"], "fg"),
+            Step::Keys(&["clear; stty size", "Enter"], "15 70"),
+            Step::Keys(&["exit 5", "Enter"], "\n>"),
+            // Cut off by ~. in the middle of a program.
+            Step::Keys(&[&format!("echo st''atus=$?; {ssh}"), "Enter"], "in:"),
+            Step::Keys(&["cat", "Enter"], "cat"),
+            Step::Keys(&["typed", "Enter"], "typed\ntyped"),
+            Step::Keys(&["~."], "\n>"),
+            Step::Keys(&["echo status=$?", "Enter"], "status=255"),
         ],
     );
 }
