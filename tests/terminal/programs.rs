@@ -255,7 +255,7 @@ fn list_of_processes(engine: Engine) {
 fn windows_inside(engine: Engine) {
     let tmux = "TMUX= $W tmux -f conf -S inner";
     let settings = "set -g status off\\nset -g default-command \"exec env PS1=in: bash --norc\"\\n\
-        set -g destroy-unattached off\\nset -sg escape-time 0\\n";
+        set -sg escape-time 0\\n";
     compare(
         engine,
         &[
@@ -269,8 +269,9 @@ fn windows_inside(engine: Engine) {
             Step::Keys(&["C-b", "d"], "detached"),
             Step::Keys(&[&format!("echo status=$?; {tmux} attach"), "Enter"], "Stopped"),
             Step::Keys(&["C-b", "C-z"], "[1]+"),
-            Step::Keys(&["fg", "Enter"], "Stopped"),
-            Step::Keys(&["tmux kill-server", "Enter"], "\n>"),
+            Step::Keys(&["fg", "Enter"], "line 11"),
+            Step::Keys(&["C-b", "d"], "detached"),
+            Step::Keys(&["tmux -S inner kill-server", "Enter"], "server\n>"),
         ],
     );
 }

@@ -1,12 +1,14 @@
 //! The same keys to the bare program and to the wrapped one, in a terminal emulator: the screens are the same.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tempfile::tempdir;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::{TempDir, tempdir};
 
 use crate::harness::{Engine, mark, need, nproxy_path, on_both_engines};
 use crate::proc;
@@ -19,24 +21,30 @@ const SETTLED: Duration = Duration::from_millis(400);
 /// How often in a row they have to be found asleep.
 const AT_REST: usize = 3;
 
-/// A tmux server of its own, with one window.
+/// A tmux server of its own, with one window, and the directory where that is and its programs begin. The server has ended before
+/// the directory goes, with its socket.
 struct Window {
+    directory: TempDir,
     socket: PathBuf,
     /// The variable that its programs are known by.
     mark: (&'static str, String),
 }
 
 impl Window {
-    fn open(engine: Engine, directory: &Path, wrapper: &str) -> Window {
+    fn open(engine: Engine, wrapper: &str) -> Window {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let window = Window { socket: directory.join(format!("tmux-{number}")), mark: mark() };
+        let directory = tempdir().expect("directory");
+        let lines: String = (1..200).map(|line| format!("line {line} of the file\n")).collect();
+        std::fs::write(directory.path().join("file"), lines).expect("file");
+        let socket = directory.path().join(format!("tmux-{number}"));
+        let window = Window { directory, socket, mark: mark() };
         let bin = nproxy_path().parent().expect("directory of nproxy").display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         let shell = format!(
             "cd {}; stty -g >modes; exec env PATH={bin}:{path} NPROXY_ENGINE={} PS1='> ' W={wrapper} HISTFILE= LESS= \
              MODES=$PWD/modes bash --norc --noprofile -i",
-            directory.display(),
+            window.directory.path().display(),
             engine.name()
         );
         let sizes = ["new-session", "-d", "-x", "80", "-y", "24"];
@@ -82,10 +90,14 @@ impl Window {
         )
     }
 
+    /// The variable as it stands in the environment of the window's programs.
+    fn programs(&self) -> HashSet<String> {
+        HashSet::from([format!("{}={}", self.mark.0, self.mark.1)])
+    }
+
     /// Whether everything in the window sleeps; tmux itself is kept awake by being asked.
     fn is_at_rest(&self) -> bool {
-        let programs = HashSet::from([format!("{}={}", self.mark.0, self.mark.1)]);
-        let programs = proc::with_environment(&programs).into_iter();
+        let programs = proc::with_environment(&self.programs()).into_iter();
         let mut programs = programs.filter(|pid| !proc::command_line(*pid).starts_with("tmux"));
         programs.all(proc::sleeps)
     }
@@ -94,6 +106,10 @@ impl Window {
 impl Drop for Window {
     fn drop(&mut self) {
         self.tmux(&["kill-server"]);
+        // A server that one of the programs was, if the test failed before it had ended.
+        for pid in proc::with_environment(&self.programs()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 }
 
@@ -134,18 +150,15 @@ pub(super) fn compare(engine: Engine, steps: &[Step<'_>]) {
         return;
     }
     let open = |wrapper: &str| {
-        let directory = tempdir().expect("directory");
-        let lines: String = (1..200).map(|line| format!("line {line} of the file\n")).collect();
-        std::fs::write(directory.path().join("file"), lines).expect("file");
-        let window = Window::open(engine, directory.path(), wrapper);
+        let window = Window::open(engine, wrapper);
         window.settled("the prompt", |screen| screen.contains('>'));
-        (window, directory)
+        window
     };
     let steps = || steps.iter().chain([&SAME_MODES]);
-    let (bare, _directory) = open("env");
+    let bare = open("env");
     let shots: Vec<_> =
         steps().map(|step| step.take(&bare, "the bare program's screen", |_| true)).collect();
-    let (wrapped, _directory) = open("nproxy");
+    let wrapped = open("nproxy");
     for (number, (step, shot)) in steps().zip(&shots).enumerate() {
         let what = format!("step {number}, where the bare program's screen was\n{shot}\n");
         step.take(&wrapped, &what, |screen| screen == shot);
