@@ -268,8 +268,6 @@ fn windows_inside(engine: Engine) {
             Step::Keys(&["C-z"], "Stopped"),
             Step::Keys(&["C-b", "d"], "detached"),
             Step::Keys(&[&format!("echo status=$?; {tmux} attach"), "Enter"], "Stopped"),
-            Step::Keys(&["C-b", "C-z"], "[1]+"),
-            Step::Keys(&["fg", "Enter"], "line 11"),
             Step::Keys(&["C-b", "d"], "detached"),
             Step::Keys(&["tmux -S inner kill-server", "Enter"], "server\n>"),
         ],
