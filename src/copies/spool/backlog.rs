@@ -151,8 +151,8 @@ impl Backlog {
     pub(super) fn next(&self) -> Option<(Part, u64)> {
         let at = self.position;
         let part = self.parts.iter().find(|part| at < part.end())?;
-        // What was in front of it is gone.
-        Some((*part, at.max(part.start) - part.start))
+        debug_assert!(part.start <= at, "what is to be sent is kept");
+        Some((*part, at.saturating_sub(part.start)))
     }
 
     /// So many bytes are about to be sent. True if that is to be written down first.
@@ -191,8 +191,9 @@ impl Backlog {
     /// Takes out the oldest segments that nobody needs any more.
     pub(super) fn surplus(&mut self) -> Vec<Part> {
         let finished = self.parts.len().saturating_sub(1);
-        let safe = self.safe;
-        let needless = self.parts.iter().take(finished).take_while(|part| part.end() <= safe);
+        // A connection may begin in front of `safe`, with the line that ends there.
+        let needed = self.safe.min(self.position);
+        let needless = self.parts.iter().take(finished).take_while(|part| part.end() <= needed);
         let count = needless.count();
         self.parts.drain(..count).collect()
     }

@@ -200,3 +200,18 @@ fn a_missing_segment_is_passed_over() {
     assert_eq!(backlog.skip(missing), 6);
     assert_eq!((backlog.position(), backlog.unsent(), backlog.unconfirmed()), (10, 5, 0));
 }
+
+/// A line that was cut ends in the next segment: a connection that begins with its start needs the segment before.
+#[test]
+fn the_start_of_a_cut_line_is_kept() {
+    let record = Record { inode: 7, start: 0, safe: 10, sent: 12 };
+    let mut backlog = Backlog::new(vec![part(7, 10, Some(1)), part(8, 5, None)], Some(record));
+    let (before, safe) = backlog.restart();
+    assert_eq!((before.map(|part| part.inode), safe), (Some(7), 10));
+    backlog.connected(4, 0);
+    assert_eq!(backlog.surplus(), []);
+    assert_eq!(backlog.next().map(|(part, at)| (part.inode, at)), Some((7, 4)));
+    backlog.has_sent(6);
+    assert_eq!(backlog.surplus().len(), 1);
+    assert_eq!(backlog.next().map(|(part, at)| (part.inode, at)), Some((8, 0)));
+}
