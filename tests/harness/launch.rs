@@ -8,10 +8,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, SigHandler, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::capture::{Capture, Captured};
@@ -23,10 +24,31 @@ use crate::proc;
 /// A variable by which a program is known as started by this test, with all that it starts. Its name is none that nproxy
 /// would take for one of its own.
 pub(crate) fn mark() -> (&'static str, String) {
+    heed_signals();
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let value = format!("{}.{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
     patience::follow(&format!("TEST_RUN_OF_NPROXY={value}"));
     ("TEST_RUN_OF_NPROXY", value)
+}
+
+/// Whoever has started the suites may ignore signals (nohup, `&` in a script), and programs inherit that: here they are to be
+/// as they are where nobody ignores any.
+#[allow(unsafe_code, reason = "a disposition may be a handler's address; this one is none")]
+fn heed_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for signal in [
+            Signal::SIGHUP,
+            Signal::SIGINT,
+            Signal::SIGQUIT,
+            Signal::SIGTERM,
+            Signal::SIGTSTP,
+            Signal::SIGXFSZ,
+        ] {
+            // SAFETY: no handler is installed, and this program has none of its own for these.
+            unsafe { signal::signal(signal, SigHandler::SigDfl) }.expect("signal");
+        }
+    });
 }
 
 /// A program about to be started. stdin is /dev/null, stdout and stderr are captured, unless said otherwise.
