@@ -96,7 +96,9 @@ while [ $# -gt 0 ]; do
     --*=* | --no-pty | --debug | -[!-]*) options+=("$1") ;;
     --*[!a-z0-9-]*) refuse "$1: not an option of nproxy" ;;
     --*)
-        [ -n "$help" ] || help=$("$nproxy" --help 2>/dev/null) || refuse "cannot ask $nproxy for its options"
+        # What a variable says is another matter: nproxy itself will speak of it.
+        [ -n "$help" ] || help=$(unset "${!NPROXY_@}" && "$nproxy" --help 2>/dev/null) ||
+            refuse "cannot ask $nproxy for its options"
         case $(behind "$1") in
         '') refuse "$1: not an option of nproxy" ;;
         'option <'*)

@@ -105,6 +105,11 @@ pub fn unknown_key(bytes: &[u8]) -> Option<String> {
     })
 }
 
+/// Whether a word is so much like a key that one may have been meant.
+pub fn is_like_a_key(word: &str) -> bool {
+    KEYS.iter().any(|(key, _)| key[..1] == word[..1] && key.len().abs_diff(word.len()) <= 2)
+}
+
 /// How that is told.
 pub fn no_such_key(key: &str) -> String {
     let names = KEYS.map(|(name, _)| name).join(", ");

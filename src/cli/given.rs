@@ -63,13 +63,20 @@ fn divided_list(definition: &Command, before: &[OsString], value: &str) -> Optio
     };
     let arg = definition.get_arguments().find(|arg| arg.get_long() == Some(flag))?;
     let is_value = |word| arg.get_possible_values().iter().any(|one| one.matches(word, false));
+    let is_list = arg.get_value_delimiter().is_some();
     let is_meant =
-        arg.get_value_delimiter().is_some() && is_value(value) && first.split(',').all(is_value);
+        is_list && is_value(value) && first.split(',').all(is_value) && !is_program(value);
     is_meant.then(|| {
         format!(
             "--{flag} {first} {value}: did you mean --{flag}={first},{value}? (to run a command of that name: -- {value})"
         )
     })
+}
+
+/// Whether a shell would find a program of this name; `screen` is one on some machines.
+fn is_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
 }
 
 /// The variable that the value comes from which was refused, if it was not said on the command line.
@@ -79,7 +86,7 @@ pub(super) fn variable_at_fault(
     error: &clap::Error,
 ) -> Option<String> {
     let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return None };
-    let flag = named.split([' ', '=']).next()?;
+    let flag = named.split([' ', '=', '[']).next()?;
     let long = flag.strip_prefix("--")?;
     let arg = definition.get_arguments().find(|arg| arg.get_long() == Some(long))?;
     let variable = arg.get_env().filter(|name| std::env::var_os(name).is_some())?;
@@ -87,5 +94,6 @@ pub(super) fn variable_at_fault(
         let rest = word.as_encoded_bytes().strip_prefix(flag.as_bytes());
         rest.is_some_and(|rest| rest.first().is_none_or(|next| *next == b'='))
     };
-    (!words.iter().any(is_flag)).then(|| variable.to_string_lossy().into_owned())
+    let mut own = words.iter().take_while(|word| *word != "--");
+    (!own.any(is_flag)).then(|| variable.to_string_lossy().into_owned())
 }

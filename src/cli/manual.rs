@@ -16,7 +16,7 @@ pub const SUMMARY_END: &str = "More options, values, variables and examples: npr
 /// What holds for all options.
 pub const OPTIONS: &str = "\
 Options end where the command begins; everything from there on is the command's. Most options have a \
-variable; the option wins, and a variable that is set and empty says nothing. Of an option that is given twice the last one counts; --tee, --rlimit and -v add up. Sizes are \
+variable; the option wins, and a variable that is set and empty says nothing (but NPROXY_TIMESTAMP). Of an option that is given twice the last one counts; --tee, --rlimit and -v add up. Sizes are \
 written as 4096, 64K, 1.5M or 2GiB, in powers of 1024 (a bare number is bytes, at --attention to --emergency MiB); times as 200ms, 5s or 1m 30s.";
 
 /// Commands to start from, each with what it does.

@@ -227,8 +227,12 @@ impl Cli {
     }
 }
 
-/// A variable that is set and empty says nothing: a script that passes on what may not be there sets it so.
+/// A variable that is set and empty says nothing: a script that passes on what may not be there sets it so. An empty
+/// timestamp is one.
 fn without_empty_variable(arg: Arg) -> Arg {
+    if arg.get_id() == "timestamp" {
+        return arg;
+    }
     let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
     if is_empty { arg.env(Resettable::Reset) } else { arg }
 }

@@ -153,9 +153,15 @@ impl CopyTo {
     fn new(word: &OsStr, cli: &Cli, machine: &Machine) -> Result<CopyTo, Error> {
         let flags = &cli.copies;
         let (name, keys) = copy_keys::divide(word)?;
+        let refused = |why: &str| Err(Error::usage(format!("--tee {}", show(word)), why));
+        let is_elsewhere = ["tcp:", "unix:", "journal:"]
+            .iter()
+            .any(|scheme| name.as_bytes().starts_with(scheme.as_bytes()));
+        if is_elsewhere && let Some(key) = copy_keys::unknown_key(name.as_bytes()) {
+            return refused(&copy_keys::no_such_key(&key));
+        }
         let target = Target::new(&name)?;
         let rotation = Rotation::new(&keys);
-        let refused = |why: &str| Err(Error::usage(format!("--tee {}", show(word)), why));
         if !matches!(target, Target::Path(_)) {
             if rotation.is_some() || keys.reopen || keys.append {
                 return refused(

@@ -15,7 +15,7 @@ struct Need {
     otherwise: &'static str,
 }
 
-const NEEDS: [Need; 10] = [
+const NEEDS: [Need; 8] = [
     Need {
         flags: &[
             "tee-append",
@@ -32,16 +32,6 @@ const NEEDS: [Need; 10] = [
         flags: &["text-streams"],
         is_met: |cli| !cli.text.text.is_empty() || cli.text.ask_for_prefix(),
         otherwise: "without --text",
-    },
-    Need {
-        flags: &["text-streams"],
-        is_met: |cli| !cli.command.is_empty() || cli.text.text_streams.contains(&Stream::Stdout),
-        otherwise: "without a command: there is only stdout",
-    },
-    Need {
-        flags: &["tee-streams"],
-        is_met: |cli| !cli.command.is_empty() || cli.copies.tee_streams.contains(&Stream::Stdout),
-        otherwise: "without a command: there is only stdout",
     },
     Need {
         flags: &["timestamp", "timestamp-mode", "prefix", "line-numbers"],
@@ -135,11 +125,29 @@ pub(super) fn remarks(cli: &Cli) -> Vec<String> {
             _ => remarks.push(format!("{} have no effect {}", given.join(", "), need.otherwise)),
         }
     }
+    if cli.command.is_empty() {
+        remarks.extend(without_stdout(cli));
+    }
     if cli.given.contains("tee") && cli.copies.tee.iter().any(|target| target == "-") {
         remarks.push("--tee -: copies to a file named `-` (--tee ./- means the same)".to_owned());
     }
     if cli.given.contains("tee") {
         remarks.extend(cli.copies.tee.iter().filter_map(|word| doubtful_name(word)));
+    }
+    remarks
+}
+
+/// What to say of a filter, which has no stderr, where only that is asked for.
+fn without_stdout(cli: &Cli) -> Vec<String> {
+    let lacks = |streams: &[Stream]| !streams.contains(&Stream::Stdout);
+    let mut remarks = Vec::new();
+    if cli.given.contains("text-streams") && lacks(&cli.text.text_streams) {
+        remarks.push("--text-streams=stderr: without a command there is only stdout".to_owned());
+    }
+    let copied = |streams: Option<Vec<Stream>>| streams.unwrap_or(cli.copies.tee_streams.clone());
+    if cli.given.contains("tee") && cli.copies.keys().any(|keys| lacks(&copied(keys.streams))) {
+        let why = "nothing is copied: without a command there is only stdout";
+        remarks.push(format!("--tee with stderr only: {why}"));
     }
     remarks
 }
@@ -152,8 +160,8 @@ fn doubtful_name(word: &OsStr) -> Option<String> {
     }
     let shown = name.to_string_lossy();
     let why = match (copy_keys::unknown_key(name.as_bytes()), shown.split_once(':')) {
-        (Some(key), _) => format!("{key}= is no key"),
-        (None, Some((scheme, _)))
+        (Some(key), _) if copy_keys::is_like_a_key(&key) => format!("{key}= is no key"),
+        (_, Some((scheme, _)))
             if scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_lowercase()) =>
         {
             format!("{scheme}: is none of tcp:, unix: and journal:")
@@ -203,7 +211,8 @@ mod tests {
             ("--tee-text=transform --line-numbers true", "--tee-text"),
             ("--tee=log,text=strip-ansi --text=strip-ansi --prefix=x true", "--prefix"),
             ("--line-numbers --text-streams=stderr", "--text-streams"),
-            ("--tee=log --tee-streams=stderr", "--tee-streams"),
+            ("--tee=log --tee-streams=stderr", "--tee with stderr only: nothing is copied"),
+            ("--tee=log,streams=stderr", "--tee with stderr only: nothing is copied"),
             ("--text-streams=stderr true", "--text-streams"),
             ("--local-time true", "--local-time"),
             ("--local-time --text=strip-ansi true", "--local-time"),
@@ -248,6 +257,7 @@ mod tests {
             "--tee ./- true",
             "--tee a,b true",
             "--tee ./log,Rotat=1M true",
+            "--tee ./year=2024,month=05.log true",
             "--tee c:log --tee tcp:localhost:5 true",
             "--monitor=off --attention=5M --pty=always true",
         ] {

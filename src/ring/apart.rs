@@ -1,5 +1,5 @@
 //! Writes to regular files, each file's in a thread of its own: a disk that takes nothing for a while then holds up nobody
-//! but the stream that goes there.
+//! but the streams that go there. Those to one file are made in the order in which they were submitted.
 //!
 //! What a write owns stays with the loop until the thread has said how it ended. A thread may never say so (a network file
 //! system that has gone away); then what it uses is never freed either.
@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::sys::stat::fstat;
 use nix::unistd;
 
 use super::bell;
@@ -29,7 +30,8 @@ pub(super) struct Apart {
     threads: Vec<Thread>,
     in_flight: Vec<InFlight>,
     ends: (Sender<End>, Receiver<End>),
-    bell: Fd,
+    /// Made with the first thread.
+    bell: Option<Fd>,
     is_polled: bool,
 }
 
@@ -38,6 +40,8 @@ pub(super) struct Apart {
 struct Thread {
     /// Not held open by this: closing it is its stream's business.
     file: Weak<OwnedFd>,
+    /// Device and inode: what two descriptors of one file have in common. Both then have one thread.
+    identity: (u64, u64),
     jobs: Sender<Job>,
 }
 
@@ -67,17 +71,9 @@ struct End {
 }
 
 impl Apart {
-    /// # Errors
-    /// What eventfd(2) says.
-    pub(super) fn new() -> io::Result<Apart> {
-        let bell = Rc::new(bell::new()?);
-        Ok(Apart {
-            threads: Vec::new(),
-            in_flight: Vec::new(),
-            ends: channel(),
-            bell,
-            is_polled: false,
-        })
+    pub(super) fn new() -> Apart {
+        let (threads, in_flight) = (Vec::new(), Vec::new());
+        Apart { threads, in_flight, ends: channel(), bell: None, is_polled: false }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -90,10 +86,11 @@ impl Apart {
             return None;
         }
         self.is_polled = true;
-        Some(self.bell.clone())
+        self.bell.clone()
     }
 
-    /// Gives a write to its file's thread. Hands back what is no write to a file, and all if there can be no thread.
+    /// Gives a write to its file's thread. Hands back what is no write to a file, and all if there can be no thread: then
+    /// the loop makes it.
     pub(super) fn submit(&mut self, token: Token, op: Op) -> Option<Op> {
         let Action::WriteFile { fd, buffer, range } = &op.action else { return Some(op) };
         let bytes = &buffer.bytes()[range.clone()];
@@ -113,21 +110,36 @@ impl Apart {
         let index = match known {
             Some(index) => index,
             None => {
-                let (jobs, given) = channel();
-                let (ends, bell) = (self.ends.0.clone(), self.bell.try_clone()?);
-                let thread = std::thread::Builder::new().name("file".into()).stack_size(STACK);
-                thread.spawn(move || write_each(given, ends, bell))?;
-                self.threads.push(Thread { file: Rc::downgrade(file), jobs });
+                let stat = fstat(file)?;
+                let identity = (stat.st_dev, stat.st_ino);
+                let jobs = match self.threads.iter().find(|thread| thread.identity == identity) {
+                    Some(thread) => thread.jobs.clone(),
+                    None => self.start()?,
+                };
+                self.threads.push(Thread { file: Rc::downgrade(file), identity, jobs });
                 self.threads.len() - 1
             }
         };
         Ok(&self.threads[index])
     }
 
+    /// Starts a thread.
+    fn start(&mut self) -> io::Result<Sender<Job>> {
+        let bell = match &self.bell {
+            Some(bell) => bell,
+            None => self.bell.insert(Rc::new(bell::new()?)),
+        };
+        let (jobs, given) = channel();
+        let (ends, bell) = (self.ends.0.clone(), bell.try_clone()?);
+        let thread = std::thread::Builder::new().name("file".into()).stack_size(STACK);
+        thread.spawn(move || write_each(given, ends, bell))?;
+        Ok(jobs)
+    }
+
     /// The bell has been heard: takes note of what has ended.
     pub(super) fn collect(&mut self, completed: &mut VecDeque<Completion>) {
         self.is_polled = false;
-        bell::hush(&self.bell);
+        self.bell.iter().for_each(bell::hush);
         while let Ok(End { token, result }) = self.ends.1.try_recv() {
             let Some(index) = self.in_flight.iter().position(|one| one.token == token) else {
                 continue;

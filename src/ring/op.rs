@@ -283,7 +283,8 @@ impl Op {
 
     /// Write to a regular file by write(2), at the position that all holders of the file share.
     ///
-    /// Carried out while it is submitted, for the reason given at [`Op::read_file`].
+    /// Carried out while it is submitted, for the reason given at [`Op::read_file`], or by a thread
+    /// ([`super::Ring::write_files_apart`]).
     pub fn write_file(fd: &Fd, buffer: Buffer, range: Range<usize>) -> Op {
         debug_assert!(range.start < range.end && range.end <= buffer.len());
         Op::new(Action::WriteFile { fd: fd.clone(), buffer, range })

@@ -59,7 +59,7 @@ fn splice_moves_what_is_there_and_reports_the_end() {
 fn files_are_written_apart() {
     const WRITES: usize = 200;
     for mut ring in engines() {
-        ring.write_files_apart().expect("an eventfd");
+        ring.write_files_apart();
         let files = [(); 2].map(|()| tempfile::tempfile().expect("a file"));
         let fds = files.each_ref().map(|file| Rc::new(file.try_clone().expect("a fd").into()));
         let token = |relay| Token { operation: Operation::Write, relay, copy: 0 };

@@ -76,7 +76,7 @@ fn the_file_of_the_other_stream(engine: Engine) {
              touch go; wait $main; echo $?"
         );
         beside_a_slow_disk(engine, &script, |directory| {
-            for name in ["err", "log"] {
+            for name in ["err", "log", "taken"] {
                 let digest = digest_of_file(&directory.join(name), 0);
                 assert_eq!(digest, payload_digest(), "{name}: {flags} {redirection}");
             }

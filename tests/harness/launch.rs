@@ -37,14 +37,9 @@ pub(crate) fn mark() -> (&'static str, String) {
 fn heed_signals() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        for signal in [
-            Signal::SIGHUP,
-            Signal::SIGINT,
-            Signal::SIGQUIT,
-            Signal::SIGTERM,
-            Signal::SIGTSTP,
-            Signal::SIGXFSZ,
-        ] {
+        for signal in
+            [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGXFSZ]
+        {
             // SAFETY: no handler is installed, and this program has none of its own for these.
             unsafe { signal::signal(signal, SigHandler::SigDfl) }.expect("signal");
         }

@@ -3,12 +3,13 @@
 //!
 //! `source` holds seeded bytes, says another size than it has, and is read without the page cache. `sink` takes
 //! everything, and says at close(2) that a quota was exceeded. `slow` takes nothing before a file `go` exists where the
-//! peer was started. The protocol is that of fuse.h(7.31).
+//! peer was started; what it takes is kept in a file `taken` there. The protocol is that of fuse.h(7.31).
 
 use std::ffi::{CString, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -110,6 +111,9 @@ impl Server {
                 while node == SLOW && !Path::new("go").exists() {
                     std::thread::sleep(Duration::from_millis(5));
                 }
+                if node == SLOW && !keep(body) {
+                    return Some(Err(Errno::EIO));
+                }
                 Ok(words(&[field(body, 16), 0]))
             }
             // FLUSH: what close(2) says.
@@ -146,6 +150,14 @@ impl Server {
         attributes.extend(words(&[0, 0, 0, mode, 1, 0, 0, 0, 4096, 0]));
         attributes
     }
+}
+
+/// Puts what was written to `slow` where it belongs in a file `taken`.
+fn keep(body: &[u8]) -> bool {
+    const FIELDS: usize = 40;
+    let bytes = &body[FIELDS..FIELDS + field(body, 16) as usize];
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open("taken");
+    file.and_then(|file| file.write_all_at(bytes, wide(body, 8))).is_ok()
 }
 
 fn words(fields: &[u32]) -> Vec<u8> {
