@@ -259,6 +259,12 @@ impl Guard {
         self.policy.effects()
     }
 
+    /// Whether it matters at the next sample if bytes wait to be read.
+    pub fn asks_pipes(&self) -> bool {
+        use policy::Flow;
+        matches!(self.policy.effects().flow, Flow::Trickle | Flow::Limited(_))
+    }
+
     /// Whether the gate holds the child back.
     pub fn is_gate_closed(&self) -> bool {
         self.policy.effects().flow == policy::Flow::Trickle

@@ -343,6 +343,11 @@ impl Policy {
             (Stage::Critical, GateMode::Auto) => Flow::Bounded,
             (Stage::Emergency, _) => Flow::Drain,
         };
+        let flow = match (flow, self.gate.limit()) {
+            (Flow::Trickle, _) | (_, None) => flow,
+            _ if self.gate.queued() || self.floor == Stage::Emergency => flow,
+            (_, Some(rate)) => Flow::Limited(rate),
+        };
         Effects { observation, history, text, flow }
     }
 

@@ -92,7 +92,7 @@ pub enum Event<'a> {
     },
     /// The gate changed what it admits.
     Gate {
-        /// `open`, `bounded`, `closed` or `draining`.
+        /// `open`, `bounded`, `closed`, `draining` or `limited`.
         gate: &'a str,
         /// What a try that has just ended came to.
         #[serde(flatten)]

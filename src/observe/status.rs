@@ -36,7 +36,7 @@ pub struct SessionStatus {
 pub struct MemoryStatus {
     /// `monitoring`, `attention`, `pressure`, `critical` or `emergency`.
     pub stage: String,
-    /// `open`, `bounded`, `closed` or `draining`.
+    /// `open`, `bounded`, `closed`, `draining` or `limited`.
     pub gate: String,
     /// Resident memory of all that is watched, at the last sample.
     pub resident_bytes: u64,

@@ -19,6 +19,8 @@ pub enum Flow {
     Trickle(Trickle),
     /// As it likes, and without waiting for more bytes to come together.
     Drain,
+    /// At most so many bytes a second.
+    Limited(u64),
 }
 
 /// What a closed gate still admits to one relay.
@@ -47,22 +49,31 @@ pub(super) struct Admission {
     left: u32,
     filled: Option<Instant>,
     limit: Option<RateLimit>,
+    /// Of a flow that is limited.
+    flow_limit: Option<RateLimit>,
 }
 
 impl Admission {
     /// `rate` limits it to so many bytes a second.
     pub(super) fn new(rate: Option<u64>) -> Admission {
         let limit = rate.map(RateLimit::new);
-        Admission { flow: Flow::Open, left: 0, filled: None, limit }
+        Admission { flow: Flow::Open, left: 0, filled: None, limit, flow_limit: None }
     }
 
     /// Opens or closes the gate. A gate that closes admits its first trickle at once.
     pub(super) fn set(&mut self, flow: Flow, now: Instant) {
-        if let (Flow::Trickle(trickle), Flow::Open | Flow::Bounded(_) | Flow::Drain) =
-            (flow, self.flow)
-        {
-            (self.left, self.filled) = (trickle.bytes, Some(now));
+        match (flow, self.flow) {
+            (Flow::Trickle(_), Flow::Trickle(_)) => {}
+            (Flow::Trickle(trickle), _) => {
+                (self.left, self.filled) = (trickle.bytes, Some(now));
+            }
+            _ => {}
         }
+        self.flow_limit = match (flow, self.flow_limit.take()) {
+            (Flow::Limited(rate), Some(limit)) => Some(limit.at(rate)),
+            (Flow::Limited(rate), None) => Some(RateLimit::new(rate)),
+            _ => None,
+        };
         self.flow = flow;
     }
 
@@ -75,6 +86,7 @@ impl Admission {
     fn flow_admits(&mut self, now: Instant) -> u32 {
         match self.flow {
             Flow::Open | Flow::Drain => TRANSFER,
+            Flow::Limited(_) => self.flow_limit.as_mut().map_or(0, |limit| limit.admits(now)),
             Flow::Bounded(bytes) => bytes,
             Flow::Trickle(trickle) => {
                 self.fill(trickle, now);
@@ -98,21 +110,22 @@ impl Admission {
     /// So many bytes were taken.
     pub(super) fn took(&mut self, bytes: u32) {
         self.left = self.left.saturating_sub(bytes);
-        if let Some(limit) = &mut self.limit {
+        for limit in [&mut self.limit, &mut self.flow_limit].into_iter().flatten() {
             limit.took(bytes);
         }
     }
 
     /// When it admits something again, if it admits nothing now.
     pub(super) fn reopens(&self, now: Instant) -> Option<Instant> {
-        let limit = self.limit.as_ref().and_then(|limit| limit.reopens(now));
+        let limits = [&self.limit, &self.flow_limit];
+        let limits = limits.into_iter().flatten().filter_map(|limit| limit.reopens(now));
         let flow = match (self.flow, self.filled) {
             (Flow::Trickle(trickle), Some(filled)) if self.left == 0 => {
                 Some(filled + trickle.every)
             }
             _ => None,
         };
-        limit.into_iter().chain(flow).max()
+        limits.chain(flow).max()
     }
 
     /// Whether waiting for more bytes is allowed.
@@ -175,6 +188,27 @@ mod tests {
             let shares = (now - start).as_millis() as u64 / 100;
             prop_assert!(total <= (shares + 1) * u64::from(TRICKLE));
         }
+    }
+
+    #[test]
+    fn a_limit_may_change_and_end() {
+        let start = Instant::now();
+        let mut gate = Admission::new(None);
+        gate.set(Flow::Limited(1_000_000), start);
+        let (mut now, mut total) = (start, 0);
+        for turn in 0..2000 {
+            if turn == 1000 {
+                gate.set(Flow::Limited(3_000_000), now);
+            }
+            let admitted = gate.admits(now);
+            gate.took(admitted);
+            total += u64::from(admitted);
+            now = gate.reopens(now).unwrap_or(now) + Duration::from_millis(1);
+        }
+        // 11 ms each.
+        assert!((43_000_000..45_000_000).contains(&total), "{total}");
+        gate.set(Flow::Open, now);
+        assert_eq!((gate.admits(now), gate.reopens(now)), (TRANSFER, None));
     }
 
     #[test]

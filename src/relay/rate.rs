@@ -23,6 +23,11 @@ impl RateLimit {
         RateLimit { rate: rate.max(1), paid: None }
     }
 
+    /// Lets through so many bytes a second from here on.
+    pub(super) fn at(self, rate: u64) -> RateLimit {
+        RateLimit { rate: rate.max(1), ..self }
+    }
+
     /// How many bytes may be taken now; none if it is better to wait.
     pub(super) fn admits(&mut self, now: Instant) -> u32 {
         let paid = *self.paid.get_or_insert(now);

@@ -129,7 +129,7 @@ impl Stages {
         self.set_gate(snapshot.effects.flow, now);
         let flow = snapshot.effects.flow;
         let before = self.last.replace(snapshot).map_or(Flow::Open, |last| last.effects.flow);
-        (before != flow).then(|| GateChange(gate_name(flow)))
+        (gate_name(before) != gate_name(flow)).then(|| GateChange(gate_name(flow)))
     }
 
     /// The command is gone, and its memory weighs on nothing any more.
@@ -169,5 +169,6 @@ fn gate_name(flow: Flow) -> &'static str {
         Flow::Bounded => "bounded",
         Flow::Trickle => "closed",
         Flow::Drain => "draining",
+        Flow::Limited(_) => "limited",
     }
 }

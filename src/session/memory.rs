@@ -235,8 +235,8 @@ impl<'c> MemoryWatch<'c> {
             self.log(now);
             return None;
         }
-        let closed = guard.is_gate_closed();
-        let changes = guard.sample(output(relays, closed), now);
+        let (closed, before) = (guard.is_gate_closed(), guard.effects().flow);
+        let changes = guard.sample(output(relays, guard.asks_pipes()), now);
         let mut stage = guard.stage();
         if let Some(nodes) = &mut self.nodes {
             stage = stage.max(nodes.stage());
@@ -257,6 +257,8 @@ impl<'c> MemoryWatch<'c> {
         } else if closed {
             // A pipe that held too much when the gate closed holds less by now.
             resize(relays, Some(SMALL_PIPE));
+        } else if effects.flow != before {
+            spread(effects.flow, effects.text, relays, now);
         }
         let text_is_off = effects.text == TextModes::Off && have_text(relays);
         self.tell(changes, text_is_off, now);

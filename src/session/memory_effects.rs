@@ -49,6 +49,7 @@ pub(super) fn spread(flow: Flow, text: TextModes, relays: &mut [Relay], now: Ins
         Flow::Bounded => relay::Flow::Bounded(BOUNDED),
         Flow::Trickle => relay::Flow::Trickle(Trickle { bytes: TRICKLE, every: TRICKLE_EVERY }),
         Flow::Drain => relay::Flow::Drain,
+        Flow::Limited(rate) => relay::Flow::Limited(rate),
     };
     let text = match text {
         TextModes::AsAsked => TextSwitch::On,

@@ -27,6 +27,8 @@ pub enum Flow {
     Open,
     /// In transfers of at most [`super::BOUNDED`] bytes.
     Bounded,
+    /// At most so many bytes a second: the gate was closed, and what the child is behind comes no faster than before.
+    Limited(u64),
     /// The gate is closed: [`super::TRICKLE`] bytes every [`super::TRICKLE_EVERY`].
     Trickle,
     /// As it likes, and without waiting for more bytes to come together.

@@ -61,7 +61,12 @@ impl FlowMeter {
         self.grown.max(0.0) / self.output.max(1.0)
     }
 
-    /// Bytes per second.
+    /// Bytes of output per second.
+    pub(super) fn rate(&self) -> f64 {
+        self.output / self.span.max(1e-3)
+    }
+
+    /// Bytes per second that memory grows by.
     pub(super) fn growth(&self) -> f64 {
         self.grown.max(0.0) / self.span.max(1e-3)
     }

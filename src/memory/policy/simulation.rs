@@ -28,6 +28,8 @@ enum Habit {
     Gathers { percent: u64 },
     /// The same, and goes after so many milliseconds, whether or not the child may write.
     Expires { percent: u64, after: u64 },
+    /// The same of a child that writes by the clock, and makes up for the time in which it could not.
+    OnSchedule { percent: u64, after: u64 },
     /// Grows by itself while bytes are written, up to so much: another thread's work.
     Works { rate: u64, to: u64 },
     /// Grows with each byte written and collapses at so much: a collector that runs as the child does.
@@ -58,6 +60,7 @@ impl Phase {
             Habit::Steady | Habit::Frees { .. } => 0,
             Habit::Gathers { percent }
             | Habit::Expires { percent, .. }
+            | Habit::OnSchedule { percent, .. }
             | Habit::Collects { percent, .. }
             | Habit::CollectsAside { percent, .. } => self.speed * percent / 100,
             Habit::Works { rate, .. } | Habit::Reads { rate, .. } => rate,
@@ -100,14 +103,11 @@ impl Child {
         match phase.habit {
             Habit::Steady => {}
             Habit::Gathers { percent } => self.extra += (wrote * percent / 100) as i64,
-            Habit::Expires { percent, after } => {
-                self.kept.push_back((self.age, wrote * percent / 100));
-                self.kept_bytes += wrote * percent / 100;
-                while let Some((_, bytes)) =
-                    self.kept.pop_front_if(|(at, _)| *at + after <= self.age)
-                {
-                    self.kept_bytes -= bytes;
-                }
+            Habit::Expires { percent, after } => self.keep(wrote * percent / 100, after),
+            Habit::OnSchedule { percent, after } => {
+                let due = (self.age * phase.speed).min(phase.bytes);
+                wrote = (due - self.written).min(room);
+                self.keep(wrote * percent / 100, after);
             }
             Habit::Works { rate, to } => {
                 self.extra += if self.memory() < to { rate as i64 } else { 0 };
@@ -147,6 +147,15 @@ impl Child {
         }
         Some(wrote)
     }
+
+    /// So many bytes are kept for so many milliseconds.
+    fn keep(&mut self, bytes: u64, after: u64) {
+        self.kept.push_back((self.age, bytes));
+        self.kept_bytes += bytes;
+        while let Some((_, bytes)) = self.kept.pop_front_if(|(at, _)| *at + after <= self.age) {
+            self.kept_bytes -= bytes;
+        }
+    }
 }
 
 /// What a run came to.
@@ -179,7 +188,8 @@ fn run(world: World, child: &Child, gate: GateMode) -> Run {
     let (mut now, mut due) = (0, 10);
     let mut run = Run::default();
     while now < LONGEST {
-        let closed = policy.effects().flow == Flow::Trickle;
+        let flow = policy.effects().flow;
+        let closed = flow == Flow::Trickle;
         let pipe = if closed { SMALL_PIPE.max(unread) } else { PIPE };
         let Some(wrote) = child.step(pipe - unread) else { break };
         unread += wrote;
@@ -187,7 +197,12 @@ fn run(world: World, child: &Child, gate: GateMode) -> Run {
         if now % 100 == 0 {
             admitted = u64::from(TRICKLE);
         }
-        let taken = unread.min(world.reader).min(if closed { admitted } else { u64::MAX });
+        let allowed = match flow {
+            Flow::Trickle => admitted,
+            Flow::Limited(rate) => rate / 1000,
+            Flow::Open | Flow::Bounded | Flow::Drain => u64::MAX,
+        };
+        let taken = unread.min(world.reader).min(allowed);
         admitted = if closed { admitted - taken } else { u64::from(TRICKLE) };
         (unread, output) = (unread - taken, output + taken);
         run.closed += u64::from(closed);
@@ -327,6 +342,28 @@ proptest! {
         prop_assert!(auto.peak * 2 <= off.peak, "{auto:?} beside {off:?}");
         // With a quarter of the memory nobody gets through faster than with a quarter of the output.
         prop_assert!(auto.millis <= off.millis * 7, "{auto:?} beside {off:?}");
+    }
+
+    /// One that writes by the clock is behind after a try. It is not let catch up so fast that memory grows beyond what it
+    /// would have been.
+    #[test]
+    fn a_child_that_is_behind_catches_up_slowly(
+        (speed, percent, after, seconds) in (1u64..50, 50u64..1000, 100u64..2000, 3u64..60),
+        share in 75u64..130,
+    ) {
+        let speed = speed * 20 * KIB;
+        let habit = Habit::OnSchedule { percent, after };
+        let most = MIB + speed * percent / 100 * after;
+        // Seven tenths and eight tenths of a limit.
+        let critical = most * 100 / share;
+        let world = World { reader: 1 << 30, critical, emergency: critical * 8 / 7 };
+        let child = Child::new(MIB, [Phase { habit, speed, bytes: speed * seconds * 1000 }]);
+        let (auto, off) = both(world, &child);
+        // What the pipe takes at once, nobody can hold back.
+        let pipe = PIPE * percent / 100;
+        let limit = off.peak.max(world.emergency) * 6 / 5 + speed * percent + pipe;
+        prop_assert!(auto.peak <= limit, "{auto:?} beside {off:?}, {limit}");
+        prop_assert!(auto.millis <= longest_in_vain(off) + auto.helped, "{auto:?} beside {off:?}");
     }
 
     /// A collector that runs whether or not the child may write lowers memory in tries too. However close emergency is,
