@@ -96,6 +96,35 @@ fn files_are_written_apart() {
     }
 }
 
+/// Two descriptors of one file: what is submitted first stands first.
+#[test]
+fn writes_to_one_file_keep_their_order() {
+    const ROUNDS: usize = 300;
+    for mut ring in engines() {
+        ring.write_files_apart();
+        let mut file = tempfile::tempfile().expect("a file");
+        let fds = [(); 2].map(|()| Rc::new(OwnedFd::from(file.try_clone().expect("a fd"))));
+        let mut buffers = [(); 2].map(|()| Some(ring.buffer(4096)));
+        for _ in 0..ROUNDS {
+            for (relay, fd) in (0..).zip(&fds) {
+                let mut buffer = buffers[usize::from(relay)].take().expect("a buffer");
+                buffer.bytes_mut().fill(b'a' + relay);
+                let token = Token { operation: Operation::Write, relay, copy: 0 };
+                ring.submit(token, Op::write_file(fd, buffer, 0..1)).unwrap();
+            }
+            for _ in 0..2 {
+                let Completion { token, outcome, buffer, .. } = next(&mut ring);
+                assert_eq!(outcome, Outcome::Done(1));
+                buffers[usize::from(token.relay)] = buffer;
+            }
+        }
+        let mut text = String::new();
+        std::io::Seek::rewind(&mut file).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "ab".repeat(ROUNDS), "{:?}", ring.engine());
+    }
+}
+
 /// Made by the loop itself a transfer completes as one in the ring does: at once, when there is something, when there is
 /// room, at the end, without a reader, and when it is taken back.
 #[test]
