@@ -71,10 +71,7 @@ pub fn run() -> Exit {
         return print(&Cli::completion_script(shell));
     }
     if let Some(request) = StatusRequest::new(&cli.observe) {
-        return match status_client::ask_sessions(
-            &request,
-            terminal::columns(1).filter(|columns| *columns > 0),
-        ) {
+        return match status_client::ask_sessions(&request) {
             Ok(answer) => print(answer.as_bytes()),
             Err(error) => {
                 notice::error(&error);

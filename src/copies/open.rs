@@ -65,12 +65,7 @@ impl Copies {
         let name = copy.target.to_string();
         let tried = |error| Error::os(format!("--tee: cannot open {name}"), error);
         let number = self.routes.len();
-        if waits_for_reader(copy) {
-            let text = format!(
-                "{name} is a FIFO: nothing starts before it has a reader (full=drop: at once)"
-            );
-            notice::decision(verbosity, &text);
-        }
+        tell_of_wait(copy, &name, verbosity);
         let opened = self.open_target(copy, &name).map_err(tried)?;
         let waits = match (&opened, copy.on_full) {
             (_, OnFull::Drop) => Some(copy.wait),
@@ -208,11 +203,14 @@ fn collector(address: Address, greeting: Vec<u8>) -> Opened {
     Opened::Work(Box::new(Collector::new(address, greeting)))
 }
 
-/// Whether opening it waits until somebody else has opened it.
-fn waits_for_reader(copy: &CopyTo) -> bool {
-    let Target::Path(path) = &copy.target else { return false };
+/// Opening a FIFO waits until somebody else has opened it: says so, unless nothing may hold the run up.
+fn tell_of_wait(copy: &CopyTo, name: &str, verbosity: Verbosity) {
+    let Target::Path(path) = &copy.target else { return };
     let is_fifo = Path::new(path).metadata().is_ok_and(|found| found.file_type().is_fifo());
-    is_fifo && copy.on_full == OnFull::Block
+    if is_fifo && copy.on_full == OnFull::Block {
+        let text = "nothing starts before it has a reader (full=drop: at once)";
+        notice::decision(verbosity, &format!("{name} is a FIFO: {text}"));
+    }
 }
 
 fn is_file(target: &Target) -> bool {

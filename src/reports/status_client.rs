@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::notice;
 use crate::observe::prometheus::prometheus;
 use crate::observe::status::{self, SessionStatus};
+use crate::terminal;
 
 /// How long sessions may take to answer, all together.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,11 +32,11 @@ const LARGEST: usize = 1 << 20;
 /// How many sockets are looked at in a directory of another user.
 const MOST_OF_OTHERS: usize = 200;
 
-/// Asks the sessions of this user (of every user, for root) and renders what they say, in lines of so many columns.
+/// Asks the sessions of this user (of every user, for root) and renders what they say, as wide as our terminal.
 ///
 /// # Errors
 /// When a session of that pid was asked for and there is none.
-pub(crate) fn ask_sessions(request: &StatusRequest, columns: Option<u16>) -> Result<String, Error> {
+pub(crate) fn ask_sessions(request: &StatusRequest) -> Result<String, Error> {
     if let Some(named) = named_directory() {
         let tried = |error| Error::os(format!("look for sessions in {}", named.display()), error);
         match fs::read_dir(&named) {
@@ -51,7 +52,12 @@ pub(crate) fn ask_sessions(request: &StatusRequest, columns: Option<u16>) -> Res
         return Err(Error::usage(format!("--status {pid}"), "no such session answers"));
     }
     Ok(match request.format {
-        StatusFormat::Text => status::text(&sessions, columns.map(usize::from)),
+        StatusFormat::Text => {
+            // A terminal of no columns is one that nobody has told its size.
+            let columns =
+                terminal::columns(std::io::stdout().as_raw_fd()).filter(|columns| *columns > 0);
+            status::text(&sessions, columns.map(usize::from))
+        }
         StatusFormat::Json => status::json(&sessions),
         StatusFormat::Prometheus => prometheus(&sessions),
     })
