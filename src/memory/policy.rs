@@ -6,6 +6,7 @@
 //!
 //! Times are durations since the session's start, sizes are bytes.
 
+mod catching_up;
 pub mod collection;
 mod effects;
 mod flow_meter;

@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use super::catching_up::CatchingUp;
 use super::flow_meter::FlowMeter;
 use super::{Room, Sample, Source};
 
@@ -58,15 +59,6 @@ const CONTROL_ROOM_PART: u64 = 8;
 
 /// A control ends so many seconds before growth as it is would reach the emergency stage.
 const CONTROL_NOTICE: f64 = 0.15;
-
-/// A child that is behind may write so much faster each second: less at first, and as long as memory is critical. It begins a little
-/// faster than it was, because that is not known exactly. So many times as fast as before the try, or with nothing waiting for so long, it is behind no more.
-const HEADROOM: f64 = 1.05;
-const SLOW_GROWTH: f64 = 1.02;
-const FAST_GROWTH: f64 = 2.0;
-const SLOWLY_FOR: Duration = Duration::from_secs(5);
-const CAUGHT_UP_AT: f64 = 16.0;
-const CAUGHT_UP_AFTER: Duration = Duration::from_millis(300);
 
 /// What a try came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,19 +156,6 @@ pub(super) struct Gate {
     catching_up: Option<CatchingUp>,
 }
 
-/// A child that writes by the clock is behind after a try. Let go, it would write what it owes at once, and with it would come
-/// all the memory that the try has saved, and more.
-#[derive(Clone, Debug)]
-struct CatchingUp {
-    /// Bytes a second: at first what they were before the try.
-    rate: f64,
-    first: f64,
-    most: f64,
-    since: Duration,
-    /// How long nothing has waited any more.
-    idle: Duration,
-}
-
 #[derive(Clone, Debug, Default)]
 enum State {
     #[default]
@@ -210,32 +189,6 @@ struct Attempt {
     idle: Duration,
 }
 
-impl CatchingUp {
-    /// From `rate` on, in bytes a second.
-    fn new(rate: f64) -> CatchingUp {
-        let (first, rate) = (rate, rate * HEADROOM);
-        CatchingUp {
-            first,
-            rate,
-            most: rate * CAUGHT_UP_AT,
-            since: Duration::ZERO,
-            idle: Duration::ZERO,
-        }
-    }
-
-    /// Takes the time between two samples in; whether it is not over.
-    fn follow(&mut self, last: Sample, now: Sample, position: Position) -> bool {
-        let step = now.at.saturating_sub(last.at);
-        self.since += step;
-        let slowly = position != Position::Below || self.since < SLOWLY_FOR;
-        let growth = if slowly { SLOW_GROWTH } else { FAST_GROWTH };
-        self.rate *= growth.powf(step.as_secs_f64());
-        let empty = last.source == Source::Empty && now.source == Source::Empty;
-        self.idle = if empty { self.idle + step } else { Duration::ZERO };
-        self.idle < CAUGHT_UP_AFTER && self.rate < self.most
-    }
-}
-
 impl Gate {
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed(_))
@@ -249,7 +202,7 @@ impl Gate {
     /// How fast output may be, in bytes a second, if a child has to catch up.
     pub(super) fn limit(&self) -> Option<u64> {
         let catching_up = self.catching_up.as_ref().filter(|_| !self.is_closed())?;
-        Some(catching_up.rate.max(1.0) as u64)
+        Some(catching_up.rate().max(1.0) as u64)
     }
 
     /// Whether samples have to come often.
@@ -273,7 +226,7 @@ impl Gate {
         }
         if let Some(catching_up) = &mut self.catching_up
             && !matches!(self.state, State::Closed(_))
-            && !catching_up.follow(last, now, terms.position)
+            && !catching_up.follow(last, now, terms.position != Position::Below)
         {
             self.catching_up = None;
         }
@@ -419,7 +372,7 @@ impl Gate {
                 let rate = self
                     .catching_up
                     .take()
-                    .map_or(attempt.rate, |before| before.first.min(attempt.rate));
+                    .map_or(attempt.rate, |before| before.first().min(attempt.rate));
                 self.catching_up = Some(CatchingUp::new(rate));
                 self.helped += 1;
                 self.unconfirmed += attempt.held;
