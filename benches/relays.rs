@@ -75,7 +75,7 @@ fn nproxy(engine: Engine, source: OwnedFd, sink: OwnedFd) {
         let timeout = relay.deadline(now).map(|at| at.saturating_duration_since(now));
         ring.wait(timeout).expect("the ring");
         while let Some(completion) = ring.next_completion() {
-            relay.complete(completion, &mut ring).expect("the ring");
+            relay.complete(completion, &mut ring, Instant::now()).expect("the ring");
         }
     }
 }

@@ -269,7 +269,7 @@ def find_crate(program, crate, version, install=False):
     path = CRATES / "bin" / program
     if not path.exists() and install:
         say(f"building {crate} {version}")
-        get = ["cargo", "install", "--quiet", "--root", str(CRATES), "--version", version, crate]
+        get = ["cargo", "install", "--quiet", "--root", str(CRATES), "--version", f"^{version}", crate]
         subprocess.run(get, cwd=ROOT, check=False)
     if path.exists():
         return str(path)

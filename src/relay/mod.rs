@@ -158,9 +158,12 @@ impl Relay {
     }
 
     /// How many kernel workers a relay on this route can hold at the same time: both hops of a broker,
-    /// or a tee into each copy.
+    /// or a tee into each copy; none where the loop makes every splice.
     pub fn workers(route: &Route) -> u32 {
-        2.max(route.copies.len() as u32)
+        match route.is_made_in_place() {
+            true => 0,
+            false => 2.max(route.copies.len() as u32),
+        }
     }
 
     /// Submits every operation that may run now.
@@ -213,7 +216,12 @@ impl Relay {
     ///
     /// # Errors
     /// Only if the ring itself fails.
-    pub fn complete(&mut self, completion: Completion, ring: &mut Ring) -> io::Result<()> {
+    pub fn complete(
+        &mut self,
+        completion: Completion,
+        ring: &mut Ring,
+        now: Instant,
+    ) -> io::Result<()> {
         if let State::Ended(_) = self.state {
             let Completion { token, outcome, buffer, .. } = completion;
             let copies = self.path.copies_mut();
@@ -234,7 +242,6 @@ impl Relay {
             Operation::Splice | Operation::Fill | Operation::Read,
         ) = (result, token.operation)
         {
-            let now = Instant::now();
             let most = self.capacity.min(self.admission.admits(now).max(1));
             let wait = self.pace.after(moved, most, now);
             let waits = !wait.is_zero() && self.admission.may_wait();

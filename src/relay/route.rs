@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::beyond::Beyond;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Kind};
 use crate::error::Error;
 use crate::text::Modes;
 use crate::text::screen::ScreenSize;
@@ -112,6 +112,14 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether all that its relay does is to splice from pipe to pipe, and nobody else works at these pipes.
+    pub(super) fn is_made_in_place(&self) -> bool {
+        let plain = self.text.is_none() && self.copies.is_empty() && self.beyond.is_none();
+        let pipes =
+            self.source.kind() == Kind::Pipe && matches!(self.sink.kind(), Kind::Pipe | Kind::Null);
+        plain && pipes && self.role == Role::Only && self.instead.is_none()
+    }
+
     /// Says for what size of a terminal the source's bytes are written.
     pub fn set_screen(&mut self, size: ScreenSize) {
         if let Some(work) = &mut self.text {

@@ -369,7 +369,7 @@ impl Trial {
         }
         let ended = self.relay.ended().map(End::name);
         while let Some(done) = self.ring.next_completion() {
-            self.relay.complete(done, &mut self.ring).expect("complete");
+            self.relay.complete(done, &mut self.ring, Instant::now()).expect("complete");
         }
         assert!(ended.is_none() || ended == self.relay.ended().map(End::name), "it ends once");
         if self.relay.ended().is_some() {
@@ -429,7 +429,7 @@ impl Trial {
                 self.ring.settle(index, Fate::Runs(u32::MAX));
             }
             while let Some(done) = self.ring.next_completion() {
-                self.relay.complete(done, &mut self.ring).expect("complete");
+                self.relay.complete(done, &mut self.ring, Instant::now()).expect("complete");
             }
             self.outside.drain(1 << 20);
             (0..self.outside.copies.len()).for_each(|copy| self.outside.drain_copy(copy, 1 << 20));

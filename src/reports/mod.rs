@@ -129,10 +129,7 @@ impl<'c> Reports<'c> {
             events.push(self.started, &Event::start(unix, &self.subject, engine));
         }
         if self.observe.control != ControlMode::Off {
-            match StatusServer::prepare(self.started) {
-                Ok(server) => self.status_server = server,
-                Err(error) => self.go_on_without_status(&error),
-            }
+            self.status_server = StatusServer::new(self.started);
         }
         let line = &self.observe.progress;
         let total = self.observe.size.or(total.filter(|_| line.unit == Unit::Bytes));
@@ -143,6 +140,11 @@ impl<'c> Reports<'c> {
             let text = "--progress shows nothing: the streams go to this terminal too (--progress=always shows it all the same)";
             notice::notice(self.verbosity, &text);
         }
+    }
+
+    /// How many kernel workers a write of events may hold.
+    pub(crate) fn workers(&self) -> u32 {
+        u32::from(self.events.is_some())
     }
 
     fn go_on_without_status(&self, error: &Error) {

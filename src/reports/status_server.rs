@@ -39,8 +39,8 @@ const YOUNG: Duration = Duration::from_millis(10);
 pub(crate) enum StatusServer {
     /// There is none, and there will be none.
     Absent,
-    /// It is to be made then, in this directory, which is private.
-    Due(Instant, PathBuf),
+    /// It is to be made then.
+    Due(Instant),
     Listening(Listening),
 }
 
@@ -57,18 +57,12 @@ pub(crate) struct Listening {
 }
 
 impl StatusServer {
-    /// Makes the directory for the socket, or finds it, and removes what is dead there.
-    ///
-    /// # Errors
-    /// What the system says, or that the directory is one that others than this user can enter.
-    pub(crate) fn prepare(now: Instant) -> Result<StatusServer, Error> {
-        let directory = directory();
-        make_private(&directory).map_err(|error| refused(&directory, error))?;
-        clean(&directory);
-        Ok(StatusServer::Due(now + YOUNG, directory))
+    /// Of a run that has begun at `started`.
+    pub(crate) fn new(started: Instant) -> StatusServer {
+        StatusServer::Due(started + YOUNG)
     }
 
-    /// Makes the socket when it is time, and keeps it polled.
+    /// Makes the socket when it is time, having removed what is dead beside it, and keeps it polled.
     ///
     /// # Errors
     /// Only if the ring itself fails. What keeps the socket from being made is in the answer.
@@ -77,10 +71,10 @@ impl StatusServer {
         ring: &mut Ring,
         now: Instant,
     ) -> io::Result<Result<(), Error>> {
-        if let StatusServer::Due(due, directory) = self
+        if let StatusServer::Due(due) = self
             && *due <= now
         {
-            match Listening::open(directory) {
+            match Listening::open(&directory()) {
                 Ok(listening) => *self = StatusServer::Listening(listening),
                 Err(error) => {
                     *self = StatusServer::Absent;
@@ -90,7 +84,7 @@ impl StatusServer {
         }
         match self {
             StatusServer::Listening(listening) => listening.advance(ring, now).map(Ok),
-            StatusServer::Absent | StatusServer::Due(..) => Ok(Ok(())),
+            StatusServer::Absent | StatusServer::Due(_) => Ok(Ok(())),
         }
     }
 
@@ -98,7 +92,7 @@ impl StatusServer {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self {
             StatusServer::Absent => None,
-            StatusServer::Due(due, _) => Some(*due),
+            StatusServer::Due(due) => Some(*due),
             StatusServer::Listening(listening) => listening.deadline(),
         }
     }
@@ -116,9 +110,11 @@ fn refused(directory: &Path, error: io::Error) -> Error {
 }
 
 impl Listening {
-    /// Makes the socket, in a directory that only this user can enter.
+    /// Makes the socket, in a directory that only this user can enter, and removes what is dead there.
     fn open(directory: &Path) -> Result<Listening, Error> {
         let tried = |error| refused(directory, error);
+        make_private(directory).map_err(tried)?;
+        clean(directory);
         let pid = std::process::id();
         // Listens before it gets its name, so that a named socket that refuses is a dead one.
         let (unnamed, path) =

@@ -186,7 +186,7 @@ fn recorded(bytes: usize, level: Level) -> (Vec<Relay>, Recorder, u64) {
         ring.wait(Some(Duration::from_secs(60))).expect("the ring");
         while let Some(completion) = ring.next_completion() {
             let before = Before::new(&completion, &relay);
-            relay.complete(completion, &mut ring).expect("the ring");
+            relay.complete(completion, &mut ring, Instant::now()).expect("the ring");
             let delivery = recorder.completed(before, &relay, Instant::now());
             delivered += delivery.map_or(0, |delivery| u64::from(delivery.size));
         }

@@ -91,7 +91,7 @@ impl Apart {
 
     /// Gives a write to its file's thread. Hands back what is no write to a file, and all if there can be no thread: then
     /// the loop makes it.
-    pub(super) fn submit(&mut self, token: Token, op: Op) -> Option<Op> {
+    pub(super) fn submit(&mut self, token: Token, op: Op, submitted: Instant) -> Option<Op> {
         let Action::WriteFile { fd, buffer, range } = &op.action else { return Some(op) };
         let bytes = &buffer.bytes()[range.clone()];
         let (bytes, len) = (bytes.as_ptr(), bytes.len());
@@ -100,7 +100,7 @@ impl Apart {
         if !given {
             return Some(op);
         }
-        self.in_flight.push(InFlight { token, op, submitted: Instant::now() });
+        self.in_flight.push(InFlight { token, op, submitted });
         None
     }
 

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -64,10 +64,10 @@ impl Epoll {
     }
 
     /// What has to wait is registered without being asked first: if it need not wait, the kernel says so at once.
-    pub(super) fn submit(&mut self, token: Token, op: Op) {
+    pub(super) fn submit(&mut self, token: Token, op: Op, now: Instant) {
         let blocked_on = first_wait(&op);
         let tried = blocked_on.is_none();
-        let slot = self.in_flight.insert(token, op, State { waited: 0, blocked_on });
+        let slot = self.in_flight.insert(token, op, now, State { waited: 0, blocked_on });
         if tried {
             self.ready.push_back(slot);
         }

@@ -23,7 +23,7 @@ mod uring;
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
@@ -57,6 +57,8 @@ impl Engine {
 pub struct Ring {
     driver: Driver,
     completed: VecDeque<Completion>,
+    /// See [`Ring::now`].
+    now: Instant,
     /// See [`Ring::system_calls`].
     calls: u64,
     /// Who writes regular files, if the loop is not to.
@@ -80,7 +82,8 @@ impl Ring {
     /// Opens a ring on the given engine.
     ///
     /// `workers` bounds the kernel threads that blocked transfers may hold at once; it has to be at
-    /// least the number of operations that can block at the same time, or one starves another.
+    /// least the number of operations that can block at the same time, or one starves another. Where it is 0, none is
+    /// started to see whether that is possible, and transfers in place stay in place.
     ///
     /// # Errors
     /// What the kernel says of io_uring_setup(2) or epoll_create1(2), or `Unsupported` naming what
@@ -90,7 +93,8 @@ impl Ring {
             Engine::Uring => Driver::Uring(Box::new(uring::Uring::open(workers)?)),
             Engine::Epoll => Driver::Epoll(epoll::Epoll::open()?),
         };
-        Ok(Ring { driver, completed: VecDeque::new(), calls: 0, apart: None, unasked: 0 })
+        let (completed, now) = (VecDeque::new(), Instant::now());
+        Ok(Ring { driver, completed, now, calls: 0, apart: None, unasked: 0 })
     }
 
     /// Writes regular files in threads from here on: others wait for this loop, and are not to wait for a disk. After this
@@ -126,28 +130,28 @@ impl Ring {
     pub fn submit(&mut self, token: Token, op: Op) -> io::Result<()> {
         #[cfg(test)]
         if let Driver::Scripted(scripted) = &mut self.driver {
-            scripted.submit(token, op);
+            scripted.submit(token, op, self.now);
             return Ok(());
         }
         let op = match &mut self.apart {
-            Some(apart) => apart.submit(token, op),
+            Some(apart) => apart.submit(token, op, self.now),
             None => Some(op),
         };
         let Some(op) = op else {
             self.calls += 1;
             return Ok(());
         };
-        match (sync::run(token, op), &mut self.driver) {
+        match (sync::run(token, op, self.now), &mut self.driver) {
             (Run::Done(done), _) => {
                 self.completed.push_back(done);
                 self.calls += 1;
             }
             (Run::Left(op), Driver::Uring(uring)) => {
-                uring.submit(token, op, &mut self.completed)?
+                uring.submit(token, op, self.now, &mut self.completed)?
             }
-            (Run::Left(op), Driver::Epoll(epoll)) => epoll.submit(token, op),
+            (Run::Left(op), Driver::Epoll(epoll)) => epoll.submit(token, op, self.now),
             #[cfg(test)]
-            (Run::Left(op), Driver::Scripted(scripted)) => scripted.submit(token, op),
+            (Run::Left(op), Driver::Scripted(scripted)) => scripted.submit(token, op, self.now),
         }
         Ok(())
     }
@@ -199,6 +203,23 @@ impl Ring {
     /// # Errors
     /// What io_uring_enter(2) or epoll_wait(2) says, but for an interrupted or timed-out wait.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let waited = self.wait_for_completions(timeout);
+        self.read_clock();
+        waited
+    }
+
+    /// The time at which the last wait ended: what the loop goes by until it waits again, so that it reads the clock once
+    /// a turn.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Makes it [`Ring::now`], where something other than a wait has taken time.
+    pub fn read_clock(&mut self) {
+        self.now = Instant::now();
+    }
+
+    fn wait_for_completions(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if let Some(bell) = self.apart.as_mut().and_then(Apart::unheard) {
             let token = Token::session(Operation::FileWritten);
             self.submit(token, Op::poll(&bell, PollFlags::POLLIN))?;

@@ -36,10 +36,10 @@ struct Entry {
 }
 
 impl Scripted {
-    pub(super) fn submit(&mut self, token: Token, op: Op) {
+    pub(super) fn submit(&mut self, token: Token, op: Op, submitted: Instant) {
         let twice = self.in_flight.iter().any(|entry| entry.slot.token == token);
         assert!(!twice, "{token:?} is in flight already");
-        let slot = Slot { token, op, submitted: Instant::now(), state: State::default() };
+        let slot = Slot { token, op, submitted, state: State::default() };
         self.in_flight.push(Entry { slot, cancelled: false });
     }
 
@@ -59,8 +59,10 @@ impl Scripted {
                     bound(&mut entry.slot.op.action, most);
                 }
                 if is_of_a_file(&entry.slot.op.action) {
-                    let Slot { token, op, .. } = self.in_flight.remove(index).slot;
-                    let Run::Done(done) = sync::run(token, op) else { unreachable!("a file's") };
+                    let Slot { token, op, submitted, .. } = self.in_flight.remove(index).slot;
+                    let Run::Done(done) = sync::run(token, op, submitted) else {
+                        unreachable!("a file's")
+                    };
                     completed.push_back(done);
                     return true;
                 }
@@ -99,7 +101,8 @@ impl Ring {
     /// A ring that does what a test says, and passes for one on this engine.
     pub(crate) fn scripted(engine: Engine) -> Ring {
         let driver = Driver::Scripted(Scripted { engine, in_flight: Vec::new() });
-        Ring { driver, completed: VecDeque::new(), calls: 0, apart: None, unasked: 0 }
+        let (completed, now) = (VecDeque::new(), Instant::now());
+        Ring { driver, completed, now, calls: 0, apart: None, unasked: 0 }
     }
 
     /// What is in flight on a scripted ring, in the order in which it was submitted.

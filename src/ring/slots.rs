@@ -25,9 +25,9 @@ impl<S> Slots<S> {
     }
 
     /// Takes an operation in and returns its slot.
-    pub(super) fn insert(&mut self, token: Token, op: Op, state: S) -> u32 {
+    pub(super) fn insert(&mut self, token: Token, op: Op, submitted: Instant, state: S) -> u32 {
         debug_assert!(self.find(token).is_none(), "{token:?} is in flight already");
-        let slot = Some(Slot { token, op, submitted: Instant::now(), state });
+        let slot = Some(Slot { token, op, submitted, state });
         match self.free.pop() {
             Some(index) => {
                 self.entries[index as usize] = slot;

@@ -19,8 +19,7 @@ pub(super) enum Run {
 }
 
 /// Runs a file operation at once; hands back any other.
-pub(super) fn run(token: Token, op: Op) -> Run {
-    let submitted = Instant::now();
+pub(super) fn run(token: Token, op: Op, submitted: Instant) -> Run {
     let (outcome, buffer) = match op.action {
         Action::ReadFile { fd, mut buffer, range } => {
             let result = restart(|| unistd::read(&fd, &mut buffer.bytes_mut()[range.clone()]));

@@ -26,6 +26,7 @@ use crate::units::{bytes, elapsed};
 impl Session<'_> {
     /// Runs until the command has ended and every stream from it.
     pub(crate) fn relay_all(&mut self) -> Result<(), Error> {
+        self.ring.read_clock();
         loop {
             match self.turn() {
                 Ok(true) => {}
@@ -40,7 +41,7 @@ impl Session<'_> {
 
     /// One turn of the loop. False when there is nothing left to do.
     fn turn(&mut self) -> io::Result<bool> {
-        let now = Instant::now();
+        let now = self.ring.now();
         self.prepare_command(now)?;
         self.watch_silence(now)?;
         self.watch_prompt(now);
@@ -55,14 +56,15 @@ impl Session<'_> {
             command.stop_if_due(&self.relays, now);
         }
         self.ring.wait(self.time_limit(now)?)?;
+        let now = self.ring.now();
         while let Some(completion) = self.ring.next_completion() {
-            self.dispatch(completion)?;
+            self.dispatch(completion, now)?;
         }
-        self.report_ends();
-        self.advance_held(Instant::now())?;
+        self.report_ends(now);
+        self.advance_held(now)?;
         if let Some(command) = &mut self.command {
             if command.record_changes(&mut self.reports) == Changes::OfState {
-                self.silence.restart(Instant::now());
+                self.silence.restart(now);
             }
             command.follow_ends(&self.relays);
         }
@@ -146,7 +148,7 @@ impl Session<'_> {
 
     /// Whether something still runs that was asked to end, and has time to do so.
     fn is_ending(&self) -> bool {
-        self.silence.is_waiting(Instant::now()) && self.asked.iter().any(|process| process.runs())
+        self.silence.is_waiting(self.ring.now()) && self.asked.iter().any(|process| process.runs())
     }
 
     fn show_heartbeat(&self, silent: Duration, now: Instant) {
@@ -179,7 +181,7 @@ impl Session<'_> {
     }
 
     /// What each completion means: the index of the program.
-    fn dispatch(&mut self, completion: Completion) -> io::Result<()> {
+    fn dispatch(&mut self, completion: Completion, now: Instant) -> io::Result<()> {
         match (completion.token.operation, &mut self.command) {
             (Operation::Signal, Some(command)) => {
                 if command.on_signals(self.verbosity) {
@@ -191,7 +193,7 @@ impl Session<'_> {
                     self.command_ended()?;
                 }
             }
-            (Operation::MemoryStall, Some(command)) => command.memory.on_stall(Instant::now()),
+            (Operation::MemoryStall, Some(command)) => command.memory.on_stall(now),
             (Operation::MemoryEvent, Some(command)) => command.memory.on_event(),
             (operation @ (Operation::Key | Operation::KeyRoom), Some(command)) => {
                 command.terminal.iter_mut().for_each(|terminal| terminal.polled(operation));
@@ -225,11 +227,10 @@ impl Session<'_> {
                 | Operation::Mark,
                 _,
             ) => {
-                let now = Instant::now();
                 let (number, operation) = (completion.token.relay, completion.token.operation);
                 let relay = self.relays.completing(number, now);
                 let before = Before::new(&completion, relay);
-                relay.complete(completion, &mut self.ring)?;
+                relay.complete(completion, &mut self.ring, now)?;
                 self.reports.completed(before, relay, now);
                 if operation == Operation::Write {
                     self.relays.follow_line(number);
@@ -259,7 +260,7 @@ impl Session<'_> {
     }
 
     /// Reports, once, how each relay ended.
-    fn report_ends(&mut self) {
+    fn report_ends(&mut self, now: Instant) {
         let strict = self.tee.failure == TeeFailure::Fail;
         for index in self.relays.new_ends() {
             let relay = &self.relays[index];
@@ -275,7 +276,6 @@ impl Session<'_> {
             };
             report_end(relay, end, self.verbosity);
             if relay.role() != Role::Copy {
-                let now = Instant::now();
                 self.relays.restart_patience(now);
                 self.writers.restart_patience(now);
             }

@@ -177,7 +177,7 @@ impl<'c> Session<'c> {
         let Config { job, transfer, output, observe, verbosity, .. } = config;
         let reports = Reports::open(observe, *verbosity, job.words(), started)?;
         let routes = || streams.iter().chain(&copies.routes);
-        let workers = routes().map(Relay::workers).sum::<u32>() + 1;
+        let workers = routes().map(Relay::workers).sum::<u32>() + reports.workers();
         let mut ring = open_ring(transfer.engine, *verbosity, workers)?;
         let mut relays = Vec::with_capacity(routes().count());
         for (id, route) in streams.into_iter().chain(copies.routes).enumerate() {

@@ -67,7 +67,7 @@ fn settle(relays: &mut Relays, ring: &mut Ring) {
         ring.wait(Some(Duration::ZERO)).expect("the ring");
         while let Some(completion) = ring.next_completion() {
             let number = completion.token.relay;
-            relays.completing(number, now).complete(completion, ring).expect("the ring");
+            relays.completing(number, now).complete(completion, ring, now).expect("the ring");
         }
     }
 }

@@ -131,6 +131,6 @@ fn run_all(relay: &mut Relay, ring: &mut Ring, now: Instant) {
         ring.settle(index, Fate::Runs(u32::MAX));
     }
     while let Some(done) = ring.next_completion() {
-        relay.complete(done, ring).expect("complete");
+        relay.complete(done, ring, Instant::now()).expect("complete");
     }
 }
