@@ -167,6 +167,8 @@ struct Run {
     tries: u32,
     /// Time held in those that helped, in milliseconds.
     helped: u64,
+    /// Time in which it was not let go faster because it had to catch up after them.
+    limited: u64,
 }
 
 /// What stands around the child.
@@ -205,6 +207,7 @@ fn run(world: World, child: &Child, gate: GateMode) -> Run {
         let taken = unread.min(world.reader).min(allowed);
         admitted = if closed { admitted - taken } else { u64::from(TRICKLE) };
         (unread, output) = (unread - taken, output + taken);
+        run.limited += u64::from(matches!(flow, Flow::Limited(_)) && taken == allowed);
         run.closed += u64::from(closed);
         now += 1;
         if now >= due {
@@ -324,7 +327,8 @@ proptest! {
     fn a_child_that_gains_nothing_pays_three_seconds_or_a_tenth((world, child) in anybody()) {
         let (auto, off) = both(world, &child);
         let stays = off.peak < world.critical + world.critical / 2;
-        let fell = if stays { 0 } else { auto.helped };
+        // What a try has brought down is not let come back at once, however fast it would.
+        let fell = if stays { 0 } else { auto.helped + auto.limited };
         prop_assert!(auto.millis <= longest_in_vain(off) + fell, "{auto:?} beside {off:?}");
     }
 
