@@ -12,7 +12,7 @@ use nproxy::memory::policy::{
     Degrade, GateMode, Named, Policy, Sample, Settings, Source, Thresholds,
 };
 use nproxy::relay::pace::Pace;
-use nproxy::ring::{Engine, Fd, Op, Operation, Ring, Token};
+use nproxy::ring::{Engine, Fd, Op, Operation, Ring, Token, Workers};
 
 fn pace(criterion: &mut Criterion) {
     criterion.bench_function("pace/after a transfer", |bench| {
@@ -47,7 +47,7 @@ fn policy(criterion: &mut Criterion) {
 
 fn ring(criterion: &mut Criterion) {
     for engine in [Engine::Uring, Engine::Epoll] {
-        let Ok(mut ring) = Ring::open(engine, 1) else { continue };
+        let Ok(mut ring) = Ring::open(engine, Workers { most: 1, needed: true }) else { continue };
         let end = |fd: OwnedFd| -> Fd { Rc::new(fd) };
         let (reader, mut writer) = io::pipe().expect("a pipe");
         writer.write_all(b"x").expect("write");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nproxy::relay::{Endpoint, Relay, Role, Route, Stream};
-use nproxy::ring::{Engine, Ring};
+use nproxy::ring::{Engine, Ring, Workers};
 
 /// Bytes of one run: many pipes full.
 const VOLUME: usize = 64 << 20;
@@ -51,7 +51,7 @@ fn read(mut pipe: impl Read) -> usize {
 }
 
 fn nproxy(engine: Engine, source: OwnedFd, sink: OwnedFd) {
-    let mut ring = Ring::open(engine, 3).expect("a ring");
+    let mut ring = Ring::open(engine, Workers { most: 3, needed: true }).expect("a ring");
     let end = |fd| Endpoint::new(fd).expect("a pipe");
     let route = Route {
         stream: Stream::Stdout,
@@ -138,7 +138,7 @@ fn tokio_uring_copy(source: OwnedFd, sink: OwnedFd) {
 fn relays(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("relay");
     group.throughput(Throughput::Bytes(VOLUME as u64));
-    if Ring::open(Engine::Uring, 3).is_ok() {
+    if Ring::open(Engine::Uring, Workers { most: 3, needed: true }).is_ok() {
         group.bench_function("nproxy, io_uring", |bench| {
             bench.iter(|| run(|source, sink| nproxy(Engine::Uring, source, sink)));
         });

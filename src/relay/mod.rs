@@ -35,7 +35,7 @@ pub use flow::{Flow, TextSwitch, Trickle};
 pub use route::{Counters, End, Feed, OnFull, Role, Route, Stream, StringEnd, TextWork};
 
 use crate::error::Error;
-use crate::ring::{Completion, Op, Operation, Outcome, Ring, Token};
+use crate::ring::{Completion, Op, Operation, Outcome, Ring, Token, Workers};
 use crate::text::newline::Newlines;
 use flow::Admission;
 use link::{Delivery, Link, Reads, Step, TRANSFER};
@@ -158,12 +158,10 @@ impl Relay {
     }
 
     /// How many kernel workers a relay on this route can hold at the same time: both hops of a broker,
-    /// or a tee into each copy; none where the loop makes every splice.
-    pub fn workers(route: &Route) -> u32 {
-        match route.is_made_in_place() {
-            true => 0,
-            false => 2.max(route.copies.len() as u32),
-        }
+    /// or a tee into each copy. It needs none where the loop makes every splice.
+    pub fn workers(route: &Route) -> Workers {
+        let most = 2.max(route.copies.len() as u32);
+        Workers { most, needed: !route.is_made_in_place() }
     }
 
     /// Submits every operation that may run now.

@@ -142,11 +142,6 @@ impl<'c> Reports<'c> {
         }
     }
 
-    /// How many kernel workers a write of events may hold.
-    pub(crate) fn workers(&self) -> u32 {
-        u32::from(self.events.is_some())
-    }
-
     fn go_on_without_status(&self, error: &Error) {
         notice::decision(self.verbosity, &format!("{error}; going on without"));
     }

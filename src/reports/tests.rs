@@ -20,7 +20,7 @@ use crate::observe::report::CopyReport;
 use crate::observe::status::Subject;
 use crate::process::exit::Exit;
 use crate::relay::{Endpoint, Relay, Role, Route, Stream};
-use crate::ring::{Engine, Ring};
+use crate::ring::{Engine, Ring, Workers};
 
 fn some_figures() -> Figures {
     Figures {
@@ -162,7 +162,7 @@ fn recorded(bytes: usize, level: Level) -> (Vec<Relay>, Recorder, u64) {
     let (sink, to) = std::io::pipe().expect("a pipe");
     std::thread::spawn(move || std::io::Write::write_all(&mut &source, &vec![b'x'; bytes]));
     let drained = std::thread::spawn(move || std::io::copy(&mut &sink, &mut std::io::sink()));
-    let mut ring = Ring::open(Engine::Epoll, 3).expect("a ring");
+    let mut ring = Ring::open(Engine::Epoll, Workers { most: 3, needed: true }).expect("a ring");
     let end = |fd: OwnedFd| Endpoint::new(fd).expect("an open pipe");
     let route = Route {
         stream: Stream::Stdout,

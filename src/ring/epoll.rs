@@ -34,6 +34,8 @@ pub(super) struct Epoll {
     /// Operations to try at the next wait.
     ready: VecDeque<u32>,
     registered: Vec<Registration>,
+    /// An empty list, kept for its room.
+    unused: Vec<Registration>,
     /// Operations tried, each by a system call.
     tries: u64,
 }
@@ -59,6 +61,7 @@ impl Epoll {
             in_flight: Slots::new(),
             ready: VecDeque::new(),
             registered: Vec::new(),
+            unused: Vec::new(),
             tries: 0,
         })
     }
@@ -146,7 +149,7 @@ impl Epoll {
 
     /// Brings the kernel's table in line with what operations wait for now.
     fn register(&mut self) -> io::Result<()> {
-        let mut wanted: Vec<Registration> = Vec::with_capacity(self.registered.len());
+        let mut wanted = std::mem::take(&mut self.unused);
         for (_, slot) in self.in_flight.iter_mut() {
             let Some((fd, events)) = &slot.state.blocked_on else { continue };
             match wanted.iter_mut().find(|entry| Rc::ptr_eq(&entry.fd, fd)) {
@@ -177,7 +180,8 @@ impl Epoll {
             }
         }
         wanted.retain(|entry| !unpollable.iter().any(|fd| Rc::ptr_eq(fd, &entry.fd)));
-        self.registered = wanted;
+        self.unused = std::mem::replace(&mut self.registered, wanted);
+        self.unused.clear();
         for (index, slot) in self.in_flight.iter_mut() {
             let state = &mut slot.state;
             let blocked = state.blocked_on.as_ref();

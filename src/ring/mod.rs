@@ -30,6 +30,7 @@ use nix::poll::PollFlags;
 use apart::Apart;
 pub use buffer::Buffer;
 pub use op::{Completion, Fd, Full, Op, Operation, Outcome, Token};
+pub use probe::Workers;
 pub use queue::{unanswered, unread, unsent, widest_window};
 use sync::Run;
 
@@ -81,14 +82,11 @@ enum Driver {
 impl Ring {
     /// Opens a ring on the given engine.
     ///
-    /// `workers` bounds the kernel threads that blocked transfers may hold at once; it has to be at
-    /// least the number of operations that can block at the same time, or one starves another. Where it is 0, none is
-    /// started to see whether that is possible, and transfers in place stay in place.
     ///
     /// # Errors
     /// What the kernel says of io_uring_setup(2) or epoll_create1(2), or `Unsupported` naming what
     /// this kernel's io_uring lacks.
-    pub fn open(engine: Engine, workers: u32) -> io::Result<Ring> {
+    pub fn open(engine: Engine, workers: Workers) -> io::Result<Ring> {
         let driver = match engine {
             Engine::Uring => Driver::Uring(Box::new(uring::Uring::open(workers)?)),
             Engine::Epoll => Driver::Epoll(epoll::Epoll::open()?),

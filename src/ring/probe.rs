@@ -21,6 +21,16 @@ const START: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(2);
 const STEP: Duration = Duration::from_millis(100);
 
+/// The kernel threads that blocked transfers of io_uring may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How many at once: at least the number of operations that can block at the same time, or one starves another.
+    pub most: u32,
+    /// Whether there will be such operations. If not, it is not tried at the beginning whether the kernel can start a
+    /// worker, which takes a third of a millisecond.
+    pub needed: bool,
+}
+
 /// The operations that the program cannot do without, with the names that messages use.
 const REQUIRED: [(u8, &str); 8] = [
     (opcode::PollAdd::CODE, "POLL_ADD"),
@@ -33,12 +43,11 @@ const REQUIRED: [(u8, &str); 8] = [
     (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
 ];
 
-/// Checks that every operation and feature that the driver uses is there, and that the kernel runs so many
-/// workers, if any are needed: to start one takes a third of a millisecond.
+/// Checks that every operation and feature that the driver uses is there.
 ///
 /// # Errors
-/// `Unsupported`, naming what is missing; or what the kernel says of the workers.
-pub(super) fn check(ring: &mut IoUring, workers: u32) -> io::Result<()> {
+/// `Unsupported`, naming what is missing.
+pub(super) fn check(ring: &mut IoUring) -> io::Result<()> {
     // Waiting with a time limit (5.11) and completions that are never dropped (5.5).
     if !ring.params().is_feature_ext_arg() {
         return Err(unsupported("EXT_ARG"));
@@ -51,13 +60,16 @@ pub(super) fn check(ring: &mut IoUring, workers: u32) -> io::Result<()> {
     if let Some((_, name)) = REQUIRED.iter().find(|(code, _)| !probe.is_supported(*code)) {
         return Err(unsupported(name));
     }
-    if workers > 0 { check_workers(ring, workers) } else { Ok(()) }
+    Ok(())
 }
 
 /// Bounds the kernel's workers, and makes sure that it can run as many at once as may have to block: one too few, and
 /// a blocked transfer holds up another for ever. A process limit (RLIMIT_NPROC) lowers the bound silently, and
 /// processes of the same user may have used it up.
-fn check_workers(ring: &mut IoUring, workers: u32) -> io::Result<()> {
+///
+/// # Errors
+/// `Unsupported`, or what the kernel says.
+pub(super) fn check_workers(ring: &mut IoUring, workers: u32) -> io::Result<()> {
     let limit = getrlimit(Resource::RLIMIT_NPROC).map_or(RLIM_INFINITY, |(soft, _)| soft);
     // Where every worker is tried, one more keeps a place for the command.
     let (bound, tried) =

@@ -11,7 +11,8 @@ use nix::poll::PollFlags;
 use super::*;
 
 fn engines() -> [Ring; 2] {
-    [Engine::Uring, Engine::Epoll].map(|engine| Ring::open(engine, 4).expect("open a ring"))
+    [Engine::Uring, Engine::Epoll]
+        .map(|engine| Ring::open(engine, Workers { most: 4, needed: true }).expect("open a ring"))
 }
 
 fn pipe() -> (Fd, Fd) {

@@ -24,7 +24,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::buffer::Buffer;
 use super::op::{Action, Completion, Fd, Full, Op, Outcome, Token, UserData};
-use super::probe;
+use super::probe::{self, Workers};
 use super::slots::{Slot, Slots};
 use super::transfer::{self, Attempt};
 
@@ -44,8 +44,7 @@ const HELD_UP: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Uring {
     ring: IoUringDebug,
-    /// Whether it was made sure that the kernel can start some.
-    has_workers: bool,
+    workers: Tried,
     in_flight: Slots<State>,
     buffers: Registered,
     /// Transfers in place whose poll is over.
@@ -76,6 +75,22 @@ enum Place {
     LoopNoLonger,
 }
 
+/// The kernel's workers, and whether it has been seen to start them.
+#[derive(Debug)]
+struct Tried {
+    most: u32,
+    answer: Option<bool>,
+}
+
+impl Tried {
+    /// Workers belong to the thread, not to a ring, and an idle ring asks without disturbing what is in flight.
+    fn are_there(&mut self) -> bool {
+        let most = self.most;
+        let ask = || Uring::setup().and_then(|mut ring| probe::check_workers(&mut ring, most));
+        *self.answer.get_or_insert_with(|| ask().is_ok())
+    }
+}
+
 #[derive(Debug)]
 enum Registered {
     /// No buffer has been asked for yet.
@@ -96,12 +111,15 @@ impl std::fmt::Debug for IoUringDebug {
 }
 
 impl Uring {
-    pub(super) fn open(workers: u32) -> io::Result<Uring> {
+    pub(super) fn open(workers: Workers) -> io::Result<Uring> {
         let mut ring = Uring::setup()?;
-        probe::check(&mut ring, workers)?;
+        probe::check(&mut ring)?;
+        if workers.needed {
+            probe::check_workers(&mut ring, workers.most)?;
+        }
         Ok(Uring {
             ring: IoUringDebug(ring),
-            has_workers: workers > 0,
+            workers: Tried { most: workers.most, answer: workers.needed.then_some(true) },
             in_flight: Slots::new(),
             buffers: Registered::Unused,
             due: Vec::new(),
@@ -258,7 +276,7 @@ impl Uring {
             }
             _ => unreachable!("only transfers are made in place"),
         };
-        if self.has_workers && coarse_time().saturating_sub(before) > HELD_UP {
+        if coarse_time().saturating_sub(before) > HELD_UP && self.workers.are_there() {
             self.locked.retain(|fd| fd.strong_count() > 0);
             self.locked.extend(ends.map(Rc::downgrade));
         }

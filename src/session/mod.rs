@@ -38,7 +38,7 @@ use crate::process::spawn::Placement;
 use crate::process::startup::{self, Inherited};
 use crate::relay::{End, Relay, Route};
 use crate::reports::{MemoryEnd, Reports, figures};
-use crate::ring::{Engine, Ring};
+use crate::ring::{Engine, Ring, Workers};
 use crate::terminal::Terminal;
 use command::Command;
 use linger::Relays;
@@ -177,7 +177,10 @@ impl<'c> Session<'c> {
         let Config { job, transfer, output, observe, verbosity, .. } = config;
         let reports = Reports::open(observe, *verbosity, job.words(), started)?;
         let routes = || streams.iter().chain(&copies.routes);
-        let workers = routes().map(Relay::workers).sum::<u32>() + reports.workers();
+        let workers = Workers {
+            most: routes().map(|route| Relay::workers(route).most).sum::<u32>() + 1,
+            needed: routes().any(|route| Relay::workers(route).needed) || observe.events.is_some(),
+        };
         let mut ring = open_ring(transfer.engine, *verbosity, workers)?;
         let mut relays = Vec::with_capacity(routes().count());
         for (id, route) in streams.into_iter().chain(copies.routes).enumerate() {
@@ -279,7 +282,7 @@ impl<'c> Session<'c> {
 }
 
 /// Opens the engine that was asked for; `auto` goes on without io_uring where it is refused.
-fn open_ring(choice: EngineChoice, verbosity: Verbosity, workers: u32) -> Result<Ring, Error> {
+fn open_ring(choice: EngineChoice, verbosity: Verbosity, workers: Workers) -> Result<Ring, Error> {
     let open = |engine: Engine| {
         let tried = format!("open the {} ring", engine.name());
         Ring::open(engine, workers).map_err(|error| Error::os(tried, error))

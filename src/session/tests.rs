@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::linger::Relays;
 use super::plan::refuse_copy_onto_source;
 use crate::relay::{End, Endpoint, Relay, Role, Route, Stream};
-use crate::ring::{Engine, Ring};
+use crate::ring::{Engine, Ring, Workers};
 
 /// What the tests hold of a relay: the other ends of its two pipes.
 struct Ends {
@@ -44,7 +44,7 @@ fn relays(roles: &[(Stream, Role)]) -> (Relays, Vec<Ends>, Ring) {
 
 /// The same; copies are waited for so long.
 fn relays_with_wait(roles: &[(Stream, Role)], wait: Option<Duration>) -> (Relays, Vec<Ends>, Ring) {
-    let mut ring = Ring::open(Engine::Epoll, 8).expect("a ring");
+    let mut ring = Ring::open(Engine::Epoll, Workers { most: 8, needed: true }).expect("a ring");
     let (mut made, mut ends) = (Vec::new(), Vec::new());
     for (id, (stream, role)) in roles.iter().enumerate() {
         let (route, outer) = route(*stream, *role);

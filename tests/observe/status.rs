@@ -256,11 +256,13 @@ fn a_directory_of_somebody_else_is_not_used(engine: Engine) {
     symlink(elsewhere.path(), linked.path().join("nproxy")).unwrap();
     for runtime in [&open, &linked] {
         let run = Launch::nproxy(engine)
-            .words("-v echo hello")
+            .words("-v --signal-exit=code sh")
+            .args(["-c", "echo hello; exec sleep 60"])
             .env("NPROXY_RUNTIME_DIR", runtime.path())
-            .finish();
-        run.expect_code(0).expect_output("hello\n");
-        assert!(run.stderr.text().contains("listen in"), "{}", run.stderr.text());
+            .start();
+        run.stderr.as_ref().unwrap().wait_for("listen in", 1);
+        run.signal(Signal::SIGTERM);
+        run.finish().expect_code(143).expect_output("hello\n");
         assert_eq!(fs::read_dir(runtime.path().join("nproxy")).unwrap().count(), 0);
     }
 }
