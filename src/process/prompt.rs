@@ -55,8 +55,9 @@ impl PromptWatch {
         if now < self.next {
             return false;
         }
+        let began = Instant::now();
         let found = self.has_changed(&leader) || is_read(&leader, device);
-        self.pause = (self.pause * 2).min(LATE).max(now.elapsed() * SHARE);
+        self.pause = (self.pause * 2).min(LATE).max(began.elapsed() * SHARE);
         self.next = Instant::now() + self.pause;
         found
     }

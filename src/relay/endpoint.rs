@@ -196,10 +196,14 @@ impl Endpoint {
         if (from.st_dev, from.st_ino) != (to.st_dev, to.st_ino) {
             return false;
         }
-        let appends = flags(&sink.fd).is_ok_and(|flags| flags.contains(OFlag::O_APPEND));
         let position = |fd| lseek(fd, 0, Whence::SeekCur).unwrap_or(0);
-        let written_at = if appends { to.st_size } else { position(&sink.fd) };
+        let written_at = if sink.appends() { to.st_size } else { position(&sink.fd) };
         position(&self.fd) < written_at
+    }
+
+    /// Whether what is written goes to the end of the file (O_APPEND).
+    pub(super) fn appends(&self) -> bool {
+        flags(&self.fd).is_ok_and(|flags| flags.contains(OFlag::O_APPEND))
     }
 
     /// Whether both are the same regular file.

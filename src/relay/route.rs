@@ -112,12 +112,17 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether all that its relay does is to splice from pipe to pipe, and nobody else works at these pipes.
+    /// Whether all that its relay does is to splice from pipe to pipe, and nobody else works at these pipes. (Into a device that
+    /// is appended to, there is no splice.)
     pub(super) fn is_made_in_place(&self) -> bool {
         let plain = self.text.is_none() && self.copies.is_empty() && self.beyond.is_none();
         let pipes =
             self.source.kind() == Kind::Pipe && matches!(self.sink.kind(), Kind::Pipe | Kind::Null);
-        plain && pipes && self.role == Role::Only && self.instead.is_none()
+        plain
+            && pipes
+            && self.role == Role::Only
+            && self.instead.is_none()
+            && !(self.sink.kind() == Kind::Null && self.sink.appends())
     }
 
     /// Says for what size of a terminal the source's bytes are written.

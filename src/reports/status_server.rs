@@ -6,7 +6,7 @@
 //! by the directory's mode and again by SO_PEERCRED.
 //!
 //! Most commands are over within milliseconds, and making a name in a directory costs more than all else that is done
-//! for them. So the directory is looked at when the run begins, and the socket is made once the run has lasted.
+//! for them. So all of it waits until the run has lasted.
 
 use std::fs::{self, DirBuilder};
 use std::io;

@@ -82,7 +82,6 @@ enum Driver {
 impl Ring {
     /// Opens a ring on the given engine.
     ///
-    ///
     /// # Errors
     /// What the kernel says of io_uring_setup(2) or epoll_create1(2), or `Unsupported` naming what
     /// this kernel's io_uring lacks.

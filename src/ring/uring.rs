@@ -40,6 +40,8 @@ const FILE_POSITION: u64 = u64::MAX;
 
 /// A transfer in place that takes longer than this has waited for a pipe that somebody else keeps locked.
 const HELD_UP: Duration = Duration::from_millis(20);
+/// Where no worker could be had then, what kept it away may have gone after this.
+const ASKED_AGAIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Uring {
@@ -79,15 +81,21 @@ enum Place {
 #[derive(Debug)]
 struct Tried {
     most: u32,
-    answer: Option<bool>,
+    seen: bool,
+    /// When they may be asked for again.
+    not_before: Option<Instant>,
 }
 
 impl Tried {
     /// Workers belong to the thread, not to a ring, and an idle ring asks without disturbing what is in flight.
     fn are_there(&mut self) -> bool {
-        let most = self.most;
-        let ask = || Uring::setup().and_then(|mut ring| probe::check_workers(&mut ring, most));
-        *self.answer.get_or_insert_with(|| ask().is_ok())
+        if !self.seen && self.not_before.is_none_or(|at| at <= Instant::now()) {
+            let ring = Uring::setup();
+            let asked = ring.and_then(|mut ring| probe::check_workers(&mut ring, self.most));
+            self.seen = asked.is_ok();
+            self.not_before = Some(Instant::now() + ASKED_AGAIN);
+        }
+        self.seen
     }
 }
 
@@ -119,7 +127,7 @@ impl Uring {
         }
         Ok(Uring {
             ring: IoUringDebug(ring),
-            workers: Tried { most: workers.most, answer: workers.needed.then_some(true) },
+            workers: Tried { most: workers.most, seen: workers.needed, not_before: None },
             in_flight: Slots::new(),
             buffers: Registered::Unused,
             due: Vec::new(),

@@ -19,7 +19,7 @@ use crate::process::procfs;
 use crate::process::silence::{Due, Output};
 use crate::relay::{End, Kind, Relay, Role, Stream};
 use crate::reports::{Before, figures};
-use crate::ring::{Completion, Operation};
+use crate::ring::{Completion, Operation, Token};
 use crate::terminal::Terminal;
 use crate::units::{bytes, elapsed};
 
@@ -43,6 +43,7 @@ impl Session<'_> {
     fn turn(&mut self) -> io::Result<bool> {
         let now = self.ring.now();
         self.prepare_command(now)?;
+        let now = self.ring.now();
         self.watch_silence(now)?;
         self.watch_prompt(now);
         self.relays.leave_stalled_copies(self.asked_to_end, &mut self.ring, now)?;
@@ -56,10 +57,10 @@ impl Session<'_> {
             command.stop_if_due(&self.relays, now);
         }
         self.ring.wait(self.time_limit(now)?)?;
-        let now = self.ring.now();
         while let Some(completion) = self.ring.next_completion() {
-            self.dispatch(completion, now)?;
+            self.dispatch(completion)?;
         }
+        let now = self.ring.now();
         self.report_ends(now);
         self.advance_held(now)?;
         if let Some(command) = &mut self.command {
@@ -86,6 +87,8 @@ impl Session<'_> {
         if command.is_running() {
             if let Some(snapshot) = command.memory.turn(&mut self.relays, now) {
                 self.reports.memory_sampled(snapshot, now);
+                // A large tree of processes takes its time.
+                self.ring.read_clock();
             }
         } else if is_ending {
             // Who holds a pipe then has been asked to end, and is given the time for it; those that it has started
@@ -181,10 +184,12 @@ impl Session<'_> {
     }
 
     /// What each completion means: the index of the program.
-    fn dispatch(&mut self, completion: Completion, now: Instant) -> io::Result<()> {
+    fn dispatch(&mut self, completion: Completion) -> io::Result<()> {
         match (completion.token.operation, &mut self.command) {
             (Operation::Signal, Some(command)) => {
-                if command.on_signals(self.verbosity) {
+                let ended = command.on_signals(self.verbosity);
+                self.ring.read_clock(); // We may have been stopped meanwhile.
+                if ended {
                     self.command_ended()?;
                 }
             }
@@ -193,7 +198,7 @@ impl Session<'_> {
                     self.command_ended()?;
                 }
             }
-            (Operation::MemoryStall, Some(command)) => command.memory.on_stall(now),
+            (Operation::MemoryStall, Some(command)) => command.memory.on_stall(self.ring.now()),
             (Operation::MemoryEvent, Some(command)) => command.memory.on_event(),
             (operation @ (Operation::Key | Operation::KeyRoom), Some(command)) => {
                 command.terminal.iter_mut().for_each(|terminal| terminal.polled(operation));
@@ -227,14 +232,13 @@ impl Session<'_> {
                 | Operation::Mark,
                 _,
             ) => {
-                let (number, operation) = (completion.token.relay, completion.token.operation);
+                let now = self.ring.now();
+                let Token { relay: number, operation, .. } = completion.token;
                 let relay = self.relays.completing(number, now);
                 let before = Before::new(&completion, relay);
                 relay.complete(completion, &mut self.ring, now)?;
                 self.reports.completed(before, relay, now);
-                if operation == Operation::Write {
-                    self.relays.follow_line(number);
-                }
+                self.relays.follow_line(number, operation);
             }
         }
         Ok(())
@@ -242,7 +246,8 @@ impl Session<'_> {
 
     /// The command is gone: nobody reads its stdin, and its other streams have a time limit from now.
     fn command_ended(&mut self) -> io::Result<()> {
-        let now = Instant::now();
+        self.ring.read_clock();
+        let now = self.ring.now();
         let Some(command) = &mut self.command else { return Ok(()) };
         command.release();
         child::leave_orphans_to_the_kernel(&command.child);

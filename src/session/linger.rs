@@ -17,7 +17,7 @@ use crate::process::procfs::{self, Held, Holder};
 use crate::process::silence::Output;
 use crate::relay::{End, Endpoint, Kind, Relay, Role, Stream};
 use crate::reports::Screen;
-use crate::ring::Ring;
+use crate::ring::{Operation, Ring};
 use crate::terminal::Terminal;
 
 /// How long a copy can hold up the end of a run without taking any bytes, if it may lose them or the run was asked to
@@ -113,9 +113,10 @@ impl Relays {
 
     /// Messages of ours begin on a line of their own: takes note of how the one was left that this relay has just
     /// written to where they go.
-    pub(crate) fn follow_line(&self, number: u8) {
+    pub(crate) fn follow_line(&self, number: u8, operation: Operation) {
         let index = usize::from(number);
-        if self.notes[index].at_stderr
+        if operation == Operation::Write
+            && self.notes[index].at_stderr
             && let Some(last) = self.relays[index].last_byte()
         {
             notice::stream_sent(last);

@@ -76,8 +76,15 @@ fn slow_reader_is_no_silence(engine: Engine) {
         .expect_silent();
 }
 
-/// The time of a stop does not count.
+/// The time of a stop does not count, whether nproxy is continued and continues the command, or both are, as by `fg`.
 fn stopped_command_is_not_silent(engine: Engine) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| stopped_for_five_seconds(engine, false));
+        stopped_for_five_seconds(engine, true);
+    });
+}
+
+fn stopped_for_five_seconds(engine: Engine, together: bool) {
     let run = Launch::nproxy(engine)
         .args(["--idle-timeout=4s", "sh", "-c", "echo ready; sleep 2; echo done"])
         .start();
@@ -86,6 +93,9 @@ fn stopped_command_is_not_silent(engine: Engine) {
     kill(child, Signal::SIGSTOP).expect("stop it");
     proc::until("nproxy to be stopped too", || (proc::state(run.pid()) == 'T').then_some(()));
     std::thread::sleep(Duration::from_secs(5));
+    if together {
+        kill(child, Signal::SIGCONT).expect("continue it");
+    }
     run.signal(Signal::SIGCONT);
     run.finish().expect_code(0).expect_output("ready\ndone\n");
 }

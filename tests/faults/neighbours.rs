@@ -166,8 +166,10 @@ fn sockets_left_by_the_dead(engine: Engine) {
     for name in ["4194999.sock", ".4194998"] {
         drop(UnixListener::bind(own.join(name)).expect("bind"));
     }
+    // A run that is over in ten milliseconds looks at nothing there.
+    let until_it_listens = format!("until [ -e {}/$PPID.sock ]; do :; done", own.display());
     Launch::nproxy(engine)
-        .words("true")
+        .args(["sh", "-c", &until_it_listens])
         .env("NPROXY_RUNTIME_DIR", runtime.path())
         .finish()
         .expect_code(0);
@@ -178,19 +180,22 @@ fn sockets_left_by_the_dead(engine: Engine) {
 /// An empty variable is none, and a runtime directory of somebody else is left alone.
 #[test]
 fn runtime_directories_that_are_none_of_ours() {
-    let directory = tempdir().expect("directory");
-    let run = Launch::program("nproxy")
-        .words("true")
+    let (directory, other) = (tempdir().expect("directory"), tempdir().expect("directory"));
+    let listens_in = |there: &str| format!("until [ -e {there}/$PPID.sock ]; do :; done");
+    Launch::program("nproxy")
+        .args(["sh", "-c", &listens_in(&format!("{}/nproxy", other.path().display()))])
         .env("NPROXY_RUNTIME_DIR", "")
+        .env("XDG_RUNTIME_DIR", other.path())
         .directory(directory.path())
-        .finish();
-    run.expect_code(0).expect_silent();
+        .finish()
+        .expect_code(0)
+        .expect_silent();
     assert!(!directory.path().join("nproxy").exists(), "nothing in the working directory");
     if !need(&["chown", "65534", directory.path().to_str().expect("a path")]) {
         return;
     }
     Launch::program("nproxy")
-        .words("true")
+        .args(["sh", "-c", &listens_in("/tmp/nproxy-$(id -u)")])
         .env("XDG_RUNTIME_DIR", directory.path())
         .finish()
         .expect_code(0)

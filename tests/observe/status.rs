@@ -260,6 +260,7 @@ fn a_directory_of_somebody_else_is_not_used(engine: Engine) {
             .args(["-c", "echo hello; exec sleep 60"])
             .env("NPROXY_RUNTIME_DIR", runtime.path())
             .start();
+        run.stdout.as_ref().unwrap().wait_for("hello\n", 1);
         run.stderr.as_ref().unwrap().wait_for("listen in", 1);
         run.signal(Signal::SIGTERM);
         run.finish().expect_code(143).expect_output("hello\n");

@@ -167,7 +167,7 @@ struct Run {
     tries: u32,
     /// Time held in those that helped, in milliseconds.
     helped: u64,
-    /// Time in which it was not let go faster because it had to catch up after them.
+    /// How much longer it took because it had to catch up after them, in milliseconds.
     limited: u64,
 }
 
@@ -189,6 +189,7 @@ fn run(world: World, child: &Child, gate: GateMode) -> Run {
     let (mut unread, mut output, mut admitted) = (0, 0, 0);
     let (mut now, mut due) = (0, 10);
     let mut run = Run::default();
+    let mut limited = 0.0;
     while now < LONGEST {
         let flow = policy.effects().flow;
         let closed = flow == Flow::Trickle;
@@ -207,7 +208,10 @@ fn run(world: World, child: &Child, gate: GateMode) -> Run {
         let taken = unread.min(world.reader).min(allowed);
         admitted = if closed { admitted - taken } else { u64::from(TRICKLE) };
         (unread, output) = (unread - taken, output + taken);
-        run.limited += u64::from(matches!(flow, Flow::Limited(_)) && taken == allowed);
+        if matches!(flow, Flow::Limited(_)) {
+            let would = (unread + taken).min(world.reader).max(1);
+            limited += 1.0 - taken as f64 / would as f64;
+        }
         run.closed += u64::from(closed);
         now += 1;
         if now >= due {
@@ -229,7 +233,7 @@ fn run(world: World, child: &Child, gate: GateMode) -> Run {
             due = now + policy.period().as_millis() as u64;
         }
     }
-    run.millis = now;
+    (run.millis, run.limited) = (now, limited as u64);
     run
 }
 
