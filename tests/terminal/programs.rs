@@ -251,7 +251,10 @@ fn list_of_processes(engine: Engine) {
     );
 }
 
-/// Its client hands the terminal to the server, which is in another session, and outlives a client that is detached.
+/// Its client hands the terminal to the server, which is in another session, and outlives a client that is detached or stopped.
+///
+/// The server throws away what the terminal has not shown yet (TCOFLUSH) when it takes it. Bare, that may be what the shell
+/// has just said: so the shell says nothing just before, or clears it away before screens are compared.
 fn windows_inside(engine: Engine) {
     let tmux = "TMUX= $W tmux -f conf -S inner";
     let settings = "set -g status off\\nset -g default-command \"exec env PS1=in: bash --norc\"\\n\
@@ -267,8 +270,11 @@ fn windows_inside(engine: Engine) {
             Step::Keys(&["C-b", "o", "sleep 100", "Enter"], "sleep 100"),
             Step::Keys(&["C-z"], "Stopped"),
             Step::Keys(&["C-b", "d"], "detached"),
-            Step::Keys(&[&format!("echo status=$?; {tmux} attach"), "Enter"], "Stopped"),
-            Step::Keys(&["C-b", "d"], "detached"),
+            Step::Keys(&["echo status=$?", "Enter"], "status=0"),
+            Step::Keys(&[&format!("sleep .3; {tmux} attach"), "Enter"], "Stopped"),
+            Step::Keys(&["C-b", "C-z"], "[1]+"),
+            Step::Keys(&["fg; clear", "Enter"], "line 11"),
+            Step::Keys(&["C-b", "d"], ">"),
             Step::Keys(&["tmux -S inner kill-server", "Enter"], "server\n>"),
         ],
     );
