@@ -8,7 +8,7 @@ use crate::config::{Level, Unit};
 use crate::observe::report::{CopyReport, Run, StreamReport};
 use crate::observe::status::{LiveStream, MemoryStatus, SessionStatus, Subject};
 use crate::process::exit::Exit;
-use crate::relay::{Beyond, End, Relay, Role, Stream};
+use crate::relay::{Beyond, Counters, End, Relay, Role, Stream};
 
 /// What can be said of a run at one moment.
 #[derive(Clone, Debug)]
@@ -145,15 +145,45 @@ pub(crate) fn copy_losses(relays: &[Relay]) -> impl Iterator<Item = (&Relay, u64
                 dropped += past;
             }
         }
-        let counters = copy.counters();
-        let beyond = copy.beyond().map_or(0, |beyond| beyond.lost(counters.bytes));
-        match copy.ended() {
-            Some(End::Delivered) | None => (copy, dropped + beyond),
-            // What lies in its pipe is lost too. A marker was taken without having been offered.
-            _ => {
-                let untaken = dropped.max(offered.saturating_sub(counters.taken));
-                (copy, untaken + counters.undelivered + beyond)
+        let lost = match copy.ended() {
+            Some(End::Delivered) | None => {
+                dropped + copy.beyond().map_or(0, |beyond| beyond.lost(copy.counters().bytes))
             }
-        }
+            _ => lost_at_a_broken_end(offered, dropped, copy.counters(), copy.beyond()),
+        };
+        (copy, lost)
     })
+}
+
+/// What a copy did not get that has ended early: what went past it, what lies in its pipe, and what it could not deliver. A
+/// marker was taken without having been offered.
+fn lost_at_a_broken_end(
+    offered: u64,
+    dropped: u64,
+    counters: Counters,
+    beyond: Option<&Beyond>,
+) -> u64 {
+    let handed_on = beyond.map_or(0, |beyond| beyond.lost(counters.bytes));
+    // The thread behind it may have more than the relay knows of: what the last transfer moved was not waited for.
+    let taken = counters.taken.max(beyond.map_or(0, Beyond::taken));
+    dropped.max(offered.saturating_sub(taken)) + counters.undelivered + handed_on
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_thread_has_written_is_not_lost_though_its_relay_has_not_heard_of_it() {
+        let books = Beyond::default();
+        books.wrote(300);
+        books.finish();
+        let heard_of = |bytes| Counters { taken: bytes, bytes, ..Counters::default() };
+        // Of 1000 bytes 400 went past, and 600 into its pipe.
+        for bytes in [0, 200, 300, 500, 600] {
+            assert_eq!(lost_at_a_broken_end(1000, 400, heard_of(bytes), Some(&books)), 700);
+        }
+        assert_eq!(lost_at_a_broken_end(1000, 400, heard_of(600), None), 400);
+        assert_eq!(lost_at_a_broken_end(1000, 400, heard_of(500), None), 500);
+    }
 }
