@@ -42,6 +42,8 @@ use cli::{Cli, Request};
 use config::{Config, Machine, StatusRequest, StdinIs, Verbosity};
 use error::{Error, STATUS_FAILED};
 use jiff::tz::TimeZone;
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 pub use process::exit::Exit;
 use reports::status_client;
 
@@ -98,7 +100,14 @@ fn machine(cli: &Cli) -> Machine {
         Some(prefix) if prefix.contains("{host}") => nix::unistd::gethostname().ok(),
         _ => None,
     };
-    Machine { zone, host: host.unwrap_or_default().to_string_lossy().into_owned() }
+    let host = host.unwrap_or_default().to_string_lossy().into_owned();
+    Machine { zone, host, processors: processors() }
+}
+
+/// How many processors this process may use.
+fn processors() -> usize {
+    let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    (0..CpuSet::count()).filter(|processor| set.is_set(*processor).unwrap_or(false)).count()
 }
 
 /// Says what was asked for and will do nothing.

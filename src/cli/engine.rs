@@ -36,7 +36,8 @@ pub struct EngineFlags {
     /// The longest that a busy stream waits for more bytes, in microseconds
     ///
     /// Waiting makes fewer and larger transfers out of many small ones, which costs less processor time. `auto` is
-    /// 200, `off` is 0. The first byte after a silence never waits.
+    /// 200, and 0 where only one processor may be used: there, nobody works meanwhile. `off` is 0. The first byte after a
+    /// silence never waits.
     #[arg(
         long,
         value_name = "MICROSECONDS|auto|off",
@@ -45,7 +46,27 @@ pub struct EngineFlags {
         hide_short_help = true,
         env = "NPROXY_COALESCE"
     )]
-    pub coalesce: Duration,
+    pub coalesce: Coalesce,
+}
+
+/// `--coalesce`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coalesce {
+    /// As long as pays with so many processors.
+    Auto,
+    /// At most so long.
+    UpTo(Duration),
+}
+
+impl Coalesce {
+    /// The longest wait where so many processors may be used.
+    pub fn longest(self, processors: usize) -> Duration {
+        match self {
+            Coalesce::Auto if processors == 1 => Duration::ZERO,
+            Coalesce::Auto => AUTO_WAIT,
+            Coalesce::UpTo(wait) => wait,
+        }
+    }
 }
 
 /// `--pipe-size`: bytes, or `None` for `keep`.
@@ -72,11 +93,11 @@ fn pipe_size(text: &str) -> Result<PipeSize, String> {
     }
 }
 
-fn coalesce(text: &str) -> Result<Duration, String> {
+fn coalesce(text: &str) -> Result<Coalesce, String> {
     match (text, text.parse()) {
-        ("auto", _) => Ok(AUTO_WAIT),
-        ("off", _) => Ok(Duration::ZERO),
-        (_, Ok(micros @ 0..=LONGEST_WAIT)) => Ok(Duration::from_micros(micros)),
+        ("auto", _) => Ok(Coalesce::Auto),
+        ("off", _) => Ok(Coalesce::UpTo(Duration::ZERO)),
+        (_, Ok(micros @ 0..=LONGEST_WAIT)) => Ok(Coalesce::UpTo(Duration::from_micros(micros))),
         (_, Ok(_)) => Err(format!("expected at most {LONGEST_WAIT} microseconds")),
         (_, Err(_)) => Err("expected `auto`, `off` or a number of microseconds".to_owned()),
     }
@@ -98,9 +119,10 @@ mod tests {
 
     #[test]
     fn waits() {
-        assert_eq!(coalesce("auto"), Ok(AUTO_WAIT));
-        assert_eq!(coalesce("off"), Ok(Duration::ZERO));
-        assert_eq!(coalesce("1500"), Ok(Duration::from_micros(1500)));
+        let longest = |text| coalesce(text).map(|wait| [1, 2].map(|most| wait.longest(most)));
+        assert_eq!(longest("auto"), Ok([Duration::ZERO, AUTO_WAIT]));
+        assert_eq!(longest("off"), Ok([Duration::ZERO; 2]));
+        assert_eq!(longest("1500"), Ok([Duration::from_micros(1500); 2]));
         for wrong in ["-5", "10000001", "1ms", "99999999999999999999"] {
             assert!(coalesce(wrong).is_err(), "{wrong}");
         }

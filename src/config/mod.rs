@@ -177,7 +177,7 @@ impl Config {
         let transfer = Transfer {
             engine: cli.engine.engine,
             pipe_size: cli.engine.pipe_size.0,
-            coalesce: cli.engine.coalesce,
+            coalesce: cli.engine.coalesce.longest(machine.processors),
         };
         let memory = Memory::new(&cli.memory)?;
         let remarks = effect::remarks(&cli);

@@ -19,6 +19,8 @@ pub struct Machine {
     pub zone: Option<TimeZone>,
     /// Its name, if that is to be shown.
     pub host: String,
+    /// How many of its processors nproxy may use.
+    pub processors: usize,
 }
 use crate::text::{self, Modes};
 
