@@ -17,15 +17,20 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::epoll::{Epoll as EpollFd, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, send};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::unistd;
 
 use super::op::{Action, Completion, Fd, Op, Outcome, Token};
 use super::slots::{Slot, Slots};
+use super::timer::Timer;
 use super::transfer::{self, Attempt, ready};
 
 /// What a write may carry when the kernel cannot promise not to block: a pipe that polls writable
 /// has a free page, so this much fits.
 const SURE_WRITE: usize = 4096;
+/// What the kernel's table knows the timer by. No fd has this number.
+const TIMER: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(super) struct Epoll {
@@ -36,6 +41,9 @@ pub(super) struct Epoll {
     registered: Vec<Registration>,
     /// An empty list, kept for its room.
     unused: Vec<Registration>,
+    timer: Timer,
+    /// What the timer is made of, once it has been set.
+    timer_fd: Option<TimerFd>,
     /// Operations tried, each by a system call.
     tries: u64,
 }
@@ -62,6 +70,8 @@ impl Epoll {
             ready: VecDeque::new(),
             registered: Vec::new(),
             unused: Vec::new(),
+            timer: Timer::default(),
+            timer_fd: None,
             tries: 0,
         })
     }
@@ -94,17 +104,24 @@ impl Epoll {
     pub(super) fn wait(
         &mut self,
         timeout: Option<Duration>,
+        now: Instant,
         completed: &mut VecDeque<Completion>,
     ) -> io::Result<()> {
         self.register()?;
         let pending = !completed.is_empty() || !self.ready.is_empty();
         let timeout = if pending { Some(Duration::ZERO) } else { timeout };
+        let set = |limit| set_timer(&self.epoll, &mut self.timer_fd, limit);
+        let timeout = self.timer.limit(timeout, now, set);
         let mut events = [EpollEvent::empty(); 32];
         let count = match self.epoll_wait(&mut events, timeout) {
             Err(Errno::EINTR) => 0,
             answer => answer?,
         };
         for event in &events[..count] {
+            if event.data() == TIMER {
+                self.timer.went_off();
+                continue;
+            }
             let found = PollFlags::from_bits_truncate(event.events().bits() as i16);
             self.wake(event.data() as i32, found, completed);
         }
@@ -238,6 +255,21 @@ impl Epoll {
             completed.push_back(Completion { token, outcome, buffer, submitted });
         }
     }
+}
+
+/// Lets the timer go off after this time. It is told of once each time (`EPOLLET`), so it need not be read.
+fn set_timer(epoll: &EpollFd, timer: &mut Option<TimerFd>, limit: Duration) -> io::Result<()> {
+    let timer = match timer {
+        Some(timer) => timer,
+        None => {
+            let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+            let made = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+            epoll.add(&made, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, TIMER))?;
+            timer.insert(made)
+        }
+    };
+    let once = Expiration::OneShot(TimeSpec::from(limit));
+    Ok(timer.set(once, TimerSetTimeFlags::empty())?)
 }
 
 /// What the operation has to wait for before it is tried.

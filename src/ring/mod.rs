@@ -18,6 +18,7 @@ mod queue;
 pub(crate) mod scripted;
 mod slots;
 mod sync;
+mod timer;
 mod transfer;
 mod uring;
 
@@ -232,8 +233,8 @@ impl Ring {
         let timeout = if self.completed.is_empty() { timeout } else { Some(Duration::ZERO) };
         self.calls += 1;
         match &mut self.driver {
-            Driver::Uring(uring) => uring.wait(timeout, &mut self.completed),
-            Driver::Epoll(epoll) => epoll.wait(timeout, &mut self.completed),
+            Driver::Uring(uring) => uring.wait(timeout, self.now, &mut self.completed),
+            Driver::Epoll(epoll) => epoll.wait(timeout, self.now, &mut self.completed),
             #[cfg(test)]
             Driver::Scripted(_) => Ok(()),
         }

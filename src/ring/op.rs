@@ -132,6 +132,8 @@ pub(super) struct UserData {
 impl UserData {
     /// Marks completions nobody waits for: those of cancel requests. No slot is this large.
     pub(super) const IGNORED: u64 = u64::MAX;
+    /// Marks the driver's timer.
+    pub(super) const TIMER: u64 = u64::MAX - 1;
 
     pub(super) fn encode(self) -> u64 {
         debug_assert!(self.slot < 1 << 24);
@@ -143,7 +145,7 @@ impl UserData {
     }
 
     pub(super) fn decode(bits: u64) -> Option<UserData> {
-        if bits == UserData::IGNORED {
+        if matches!(bits, UserData::IGNORED | UserData::TIMER) {
             return None;
         }
         let operation = Operation::from_bits((bits >> 24) as u8)?;

@@ -55,6 +55,48 @@ fn splice_moves_what_is_there_and_reports_the_end() {
     }
 }
 
+/// Waits until a deadline is over, as the loop does, and returns how often it had to.
+fn wait_until(ring: &mut Ring, deadline: std::time::Instant) -> usize {
+    for waits in 0.. {
+        let left = deadline.saturating_duration_since(ring.now());
+        if left.is_zero() {
+            return waits;
+        }
+        ring.wait(Some(left)).expect("wait on the ring");
+    }
+    unreachable!()
+}
+
+/// A limit ends a wait, whether the timer stands for it or not: the first, a later one, one that comes before it, and one
+/// from which a completion takes the loop away.
+#[test]
+fn limits_end_waits() {
+    for mut ring in engines() {
+        let (from, source) = pipe();
+        ring.submit(POLL, Op::poll(&from, PollFlags::POLLIN)).unwrap();
+        ring.read_clock();
+        let begun = ring.now();
+        let millis = |count| begun + Duration::from_millis(count);
+        let far = Duration::from_secs(3600);
+        assert!(wait_until(&mut ring, millis(30)) <= 2);
+        assert!(wait_until(&mut ring, millis(35)) <= 2, "below what a timer is set for");
+        assert!(wait_until(&mut ring, millis(70)) <= 2);
+        file(&source).write_all(b"x").unwrap();
+        ring.wait(Some(far)).unwrap();
+        assert_eq!(ring.next_completion().map(|done| done.token), Some(POLL));
+        // The timer is an hour away.
+        ring.read_clock();
+        let (now, soon) = (ring.now(), Duration::from_millis(40));
+        assert!(wait_until(&mut ring, now + soon) <= 2, "{:?}", ring.engine());
+        // And set to less than is left: what comes too early does no harm.
+        ring.submit(POLL, Op::poll(&from, PollFlags::POLLIN)).unwrap();
+        ring.wait(Some(soon)).unwrap();
+        assert!(ring.next_completion().is_some());
+        let now = ring.now();
+        assert!(wait_until(&mut ring, now + 3 * soon) <= 4, "{:?}", ring.engine());
+    }
+}
+
 /// Two files are written by threads: each gets its bytes in order, and what it was written from comes back.
 #[test]
 fn files_are_written_apart() {

@@ -6,7 +6,7 @@
 //!
 //! A transfer that is to be made in place never enters the ring: it is tried without waiting, and what it lacks is
 //! polled by the ring before the next try. That saves waking a worker and being woken by it.
-//! No timeout is ever linked to anything: in front of a splice it makes workers without bound.
+//! No timeout is ever linked to anything (the timer stands alone): in front of a splice it makes workers without bound.
 
 #![allow(unsafe_code)]
 
@@ -26,6 +26,7 @@ use super::buffer::Buffer;
 use super::op::{Action, Completion, Fd, Full, Op, Outcome, Token, UserData};
 use super::probe::{self, Workers};
 use super::slots::{Slot, Slots};
+use super::timer::Timer;
 use super::transfer::{self, Attempt};
 
 /// Submission queue entries. A chain must fit; a full queue is submitted early, not an error.
@@ -49,6 +50,9 @@ pub(super) struct Uring {
     workers: Tried,
     in_flight: Slots<State>,
     buffers: Registered,
+    timer: Timer,
+    /// Where the kernel reads what the timer is set to.
+    timer_limit: Box<Timespec>,
     /// Transfers in place whose poll is over.
     due: Vec<u32>,
     /// Pipes at which a transfer in place was held up: a worker waits for them from then on.
@@ -130,6 +134,8 @@ impl Uring {
             workers: Tried { most: workers.most, seen: workers.needed, not_before: None },
             in_flight: Slots::new(),
             buffers: Registered::Unused,
+            timer: Timer::default(),
+            timer_limit: Box::default(),
             due: Vec::new(),
             locked: Vec::new(),
         })
@@ -346,11 +352,24 @@ impl Uring {
         debug_assert!(pushed.is_ok(), "make_room left no room");
     }
 
+    /// Lets the timer go off after this time. One that was set before goes off too, and wakes the loop for nothing.
+    fn set_timer(&mut self, limit: Duration) -> io::Result<()> {
+        self.make_room(1)?;
+        *self.timer_limit = Timespec::from(limit);
+        let timer = opcode::Timeout::new(&*self.timer_limit).build();
+        self.push(timer.user_data(UserData::TIMER));
+        Ok(())
+    }
+
     pub(super) fn wait(
         &mut self,
         timeout: Option<Duration>,
+        now: Instant,
         completed: &mut VecDeque<Completion>,
     ) -> io::Result<()> {
+        let mut timer = std::mem::take(&mut self.timer);
+        let timeout = timer.limit(timeout, now, |limit| self.set_timer(limit));
+        self.timer = timer;
         let wanted = usize::from(self.ring.0.completion().is_empty());
         let submitter = self.ring.0.submitter();
         let entered = match timeout {
@@ -377,6 +396,9 @@ impl Uring {
     /// Takes what has completed out of the queue; an operation counts when its whole chain is done.
     fn reap(&mut self, completed: &mut VecDeque<Completion>) {
         for entry in self.ring.0.completion() {
+            if entry.user_data() == UserData::TIMER {
+                self.timer.went_off();
+            }
             let Some(data) = UserData::decode(entry.user_data()) else { continue };
             let Some(slot) = self.in_flight.get_mut(data.slot) else { continue };
             let result = entry.result();
@@ -485,7 +507,7 @@ impl Drop for Uring {
         let mut completed = VecDeque::new();
         let mut waited = cancelled;
         while waited.is_ok() && !self.in_flight.is_empty() {
-            waited = self.wait(None, &mut completed);
+            waited = self.wait(None, Instant::now(), &mut completed);
             completed.clear();
         }
         if waited.is_err() {
