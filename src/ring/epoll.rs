@@ -23,7 +23,7 @@ use nix::unistd;
 
 use super::op::{Action, Completion, Fd, Op, Outcome, Token};
 use super::slots::{Slot, Slots};
-use super::timer::Timer;
+use super::timer::{self, Timer};
 use super::transfer::{self, Attempt, ready};
 
 /// What a write may carry when the kernel cannot promise not to block: a pipe that polls writable
@@ -41,7 +41,7 @@ pub(super) struct Epoll {
     registered: Vec<Registration>,
     /// An empty list, kept for its room.
     unused: Vec<Registration>,
-    timer: Timer,
+    pub(super) timer: Timer,
     /// What the timer is made of, once it has been set.
     timer_fd: Option<TimerFd>,
     /// Operations tried, each by a system call.
@@ -70,7 +70,7 @@ impl Epoll {
             ready: VecDeque::new(),
             registered: Vec::new(),
             unused: Vec::new(),
-            timer: Timer::default(),
+            timer: Timer::new(timer::Kind::One),
             timer_fd: None,
             tries: 0,
         })
@@ -110,7 +110,7 @@ impl Epoll {
         self.register()?;
         let pending = !completed.is_empty() || !self.ready.is_empty();
         let timeout = if pending { Some(Duration::ZERO) } else { timeout };
-        let set = |limit| set_timer(&self.epoll, &mut self.timer_fd, limit);
+        let set = |end| set_timer(&self.epoll, &mut self.timer_fd, end);
         let timeout = self.timer.limit(timeout, now, set);
         let mut events = [EpollEvent::empty(); 32];
         let count = match self.epoll_wait(&mut events, timeout) {
@@ -119,7 +119,6 @@ impl Epoll {
         };
         for event in &events[..count] {
             if event.data() == TIMER {
-                self.timer.went_off();
                 continue;
             }
             let found = PollFlags::from_bits_truncate(event.events().bits() as i16);
@@ -257,8 +256,8 @@ impl Epoll {
     }
 }
 
-/// Lets the timer go off after this time. It is told of once each time (`EPOLLET`), so it need not be read.
-fn set_timer(epoll: &EpollFd, timer: &mut Option<TimerFd>, limit: Duration) -> io::Result<()> {
+/// Lets the timer go off then. It is told of once each time (`EPOLLET`), so it need not be read.
+fn set_timer(epoll: &EpollFd, timer: &mut Option<TimerFd>, end: Instant) -> io::Result<()> {
     let timer = match timer {
         Some(timer) => timer,
         None => {
@@ -268,7 +267,7 @@ fn set_timer(epoll: &EpollFd, timer: &mut Option<TimerFd>, limit: Duration) -> i
             timer.insert(made)
         }
     };
-    let once = Expiration::OneShot(TimeSpec::from(limit));
+    let once = Expiration::OneShot(TimeSpec::from(timer::left(end)));
     Ok(timer.set(once, TimerSetTimeFlags::empty())?)
 }
 

@@ -196,7 +196,7 @@ impl Ring {
     }
 
     /// Waits until at least one operation has completed, a signal arrived, or `timeout` is over. Where one has completed
-    /// while it was submitted, the kernel is asked for others only now and then.
+    /// while it was submitted, the kernel is asked for others only now and then. It may also end for nothing.
     ///
     /// # Errors
     /// What io_uring_enter(2) or epoll_wait(2) says, but for an interrupted or timed-out wait.

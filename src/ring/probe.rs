@@ -32,7 +32,7 @@ pub struct Workers {
 }
 
 /// The operations that the program cannot do without, with the names that messages use.
-const REQUIRED: [(u8, &str); 8] = [
+const REQUIRED: [(u8, &str); 9] = [
     (opcode::PollAdd::CODE, "POLL_ADD"),
     (opcode::Splice::CODE, "SPLICE"),
     (opcode::Tee::CODE, "TEE"),
@@ -41,6 +41,7 @@ const REQUIRED: [(u8, &str); 8] = [
     (opcode::ReadFixed::CODE, "READ_FIXED"),
     (opcode::WriteFixed::CODE, "WRITE_FIXED"),
     (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
+    (opcode::Timeout::CODE, "TIMEOUT"),
 ];
 
 /// Checks that every operation and feature that the driver uses is there.

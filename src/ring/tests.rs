@@ -83,6 +83,12 @@ fn limits_end_waits() {
         assert!(wait_until(&mut ring, millis(70)) <= 2);
         file(&source).write_all(b"x").unwrap();
         ring.wait(Some(far)).unwrap();
+        let pending = match &ring.driver {
+            Driver::Uring(uring) => uring.timer.pending(),
+            Driver::Epoll(epoll) => epoll.timer.pending(),
+            Driver::Scripted(_) => unreachable!(),
+        };
+        assert_eq!(pending, 1, "{:?}", ring.engine());
         assert_eq!(ring.next_completion().map(|done| done.token), Some(POLL));
         // The timer is an hour away.
         ring.read_clock();

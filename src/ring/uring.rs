@@ -26,7 +26,7 @@ use super::buffer::Buffer;
 use super::op::{Action, Completion, Fd, Full, Op, Outcome, Token, UserData};
 use super::probe::{self, Workers};
 use super::slots::{Slot, Slots};
-use super::timer::Timer;
+use super::timer::{self, Timer};
 use super::transfer::{self, Attempt};
 
 /// Submission queue entries. A chain must fit; a full queue is submitted early, not an error.
@@ -50,8 +50,8 @@ pub(super) struct Uring {
     workers: Tried,
     in_flight: Slots<State>,
     buffers: Registered,
-    timer: Timer,
-    /// Where the kernel reads what the timer is set to.
+    pub(super) timer: Timer,
+    /// Where the kernel reads what a timer is set to.
     timer_limit: Box<Timespec>,
     /// Transfers in place whose poll is over.
     due: Vec<u32>,
@@ -134,7 +134,7 @@ impl Uring {
             workers: Tried { most: workers.most, seen: workers.needed, not_before: None },
             in_flight: Slots::new(),
             buffers: Registered::Unused,
-            timer: Timer::default(),
+            timer: Timer::new(timer::Kind::Many),
             timer_limit: Box::default(),
             due: Vec::new(),
             locked: Vec::new(),
@@ -352,10 +352,10 @@ impl Uring {
         debug_assert!(pushed.is_ok(), "make_room left no room");
     }
 
-    /// Lets the timer go off after this time. One that was set before goes off too, and wakes the loop for nothing.
-    fn set_timer(&mut self, limit: Duration) -> io::Result<()> {
+    /// Lets a timer go off then, beside those that were set before.
+    fn set_timer(&mut self, end: Instant) -> io::Result<()> {
         self.make_room(1)?;
-        *self.timer_limit = Timespec::from(limit);
+        *self.timer_limit = Timespec::from(timer::left(end));
         let timer = opcode::Timeout::new(&*self.timer_limit).build();
         self.push(timer.user_data(UserData::TIMER));
         Ok(())
@@ -367,8 +367,8 @@ impl Uring {
         now: Instant,
         completed: &mut VecDeque<Completion>,
     ) -> io::Result<()> {
-        let mut timer = std::mem::take(&mut self.timer);
-        let timeout = timer.limit(timeout, now, |limit| self.set_timer(limit));
+        let mut timer = std::mem::replace(&mut self.timer, Timer::new(timer::Kind::Many));
+        let timeout = timer.limit(timeout, now, |end| self.set_timer(end));
         self.timer = timer;
         let wanted = usize::from(self.ring.0.completion().is_empty());
         let submitter = self.ring.0.submitter();
@@ -396,8 +396,8 @@ impl Uring {
     /// Takes what has completed out of the queue; an operation counts when its whole chain is done.
     fn reap(&mut self, completed: &mut VecDeque<Completion>) {
         for entry in self.ring.0.completion() {
-            if entry.user_data() == UserData::TIMER {
-                self.timer.went_off();
+            if entry.user_data() == UserData::TIMER && entry.result() != -libc::ETIME {
+                self.timer.refuse();
             }
             let Some(data) = UserData::decode(entry.user_data()) else { continue };
             let Some(slot) = self.in_flight.get_mut(data.slot) else { continue };
