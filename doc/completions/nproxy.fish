@@ -7,8 +7,8 @@ complete -c nproxy -l tee-streams -d 'Which streams are copied' -r -f -a "stdout
 stderr\t'The command\'s stderr'"
 complete -c nproxy -l tee-full -d 'If a copy is too slow: block (wait) or drop bytes' -r -f -a "block\t'Everything waits for the copy, and so does the command'
 drop\t'The copy loses bytes; the gap is marked in it and counted'"
-complete -c nproxy -l tee-output-error -d 'If the output fails: exit, or warn and complete the copies' -r -f -a "exit\t'They end with it, and a copy that cannot be opened is an error'
-warn\t'They are completed, and a copy that cannot be opened is left out'"
+complete -c nproxy -l tee-output-error -d 'If the output fails: exit, or warn and complete the copies' -r -f -a "exit\t'The copies end with the output, and one that cannot be opened is an error'
+warn\t'The copies are completed, and one that cannot be opened is left out'"
 complete -c nproxy -l text -d 'Edit the output: strip-ansi, screen, transform' -r -f -a "passthrough\t'Nothing; goes with no other mode (`off` means the same)'
 strip-ansi\t'Escape sequences (colours, cursor movements, titles) are removed'
 screen\t'Lines are what the screen showed at last: progress that redraws itself leaves how it ended'

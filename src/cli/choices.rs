@@ -1,5 +1,5 @@
-//! The choices that a flag offers. The same type says the same thing in the configuration and in the room
-//! that acts on it; what such a room defines itself gets its names here.
+//! The choices that a flag offers. The same type says the same thing in the configuration and in the module
+//! that acts on it; what such a module defines itself gets its names here.
 
 use std::time::Duration;
 
@@ -85,10 +85,10 @@ pub enum TextMode {
 /// What becomes of the copies when stdout or stderr fails, or its reader leaves: `--tee-output-error`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OutputError {
-    /// They end with it, and a copy that cannot be opened is an error
+    /// The copies end with the output, and one that cannot be opened is an error
     #[default]
     Exit,
-    /// They are completed, and a copy that cannot be opened is left out
+    /// The copies are completed, and one that cannot be opened is left out
     Warn,
 }
 

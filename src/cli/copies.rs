@@ -20,13 +20,13 @@ pub struct CopyFlags {
     /// or `journal:IDENT` for the systemd journal. A file is emptied first. The option may be given several times; the
     /// variable names one target.
     ///
-    /// `TARGET,KEY=VALUE,…` says how this copy differs from what the --tee-… options say of all: `append`, `text=MODES`
+    /// Keys after the target hold for this copy only and override the --tee-… options: `append`, `text=MODES`
     /// and `streams=stdout+stderr` (joined by +), `full=block|drop`. A comma is part of the name unless a key follows.
     ///
     /// Segments: `rotate=SIZE` and `every=TIME` finish the file at the end of a line and begin the next one. The current
     /// file is PATH, finished ones are PATH.TIME; an existing file becomes one of them, unless `append` is said.
-    /// `keep=N` finished ones stay, or as many as make `total=SIZE` with the current one; `compress=gzip|zstd` compresses
-    /// them. `reopen` opens PATH again when others have renamed or removed the file.
+    /// `keep=N` finished ones stay, or as many as make `total=SIZE` with the current one; `compress=gzip|zstd` runs
+    /// that program on each; without it they stay as they are. `reopen` opens PATH again when others have renamed or removed the file.
     ///
     /// Collectors, commands and FIFOs: `wait=TIME` is how long the end of the run waits for one that takes nothing (10s);
     /// `restart=on-failure` starts a command again that ends early. A collector that is absent or goes away is connected

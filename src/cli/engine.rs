@@ -36,7 +36,7 @@ pub struct EngineFlags {
     /// The longest that a busy stream waits for more bytes, in microseconds
     ///
     /// Waiting makes fewer and larger transfers out of many small ones, which costs less processor time. `auto` is
-    /// 200, and 0 where only one processor may be used: there, nobody works meanwhile. `off` is 0. The first byte after a
+    /// 200, and 0 where only one processor may be used: there, waiting gains nothing. `off` is 0. The first byte after a
     /// silence never waits.
     #[arg(
         long,

@@ -16,7 +16,7 @@ pub const SUMMARY_END: &str = "More options, values, variables and examples: npr
 /// What holds for all options.
 pub const OPTIONS: &str = "\
 Options end where the command begins; everything from there on is the command's. Most options have a \
-variable; the option wins, and a variable that is set and empty says nothing (but NPROXY_TIMESTAMP). Of an option that is given twice the last one counts; --tee, --rlimit and -v add up. Sizes are \
+variable; the option wins, and an empty variable counts as not set (except NPROXY_TIMESTAMP: no timestamp). Of an option that is given twice the last one counts; --tee, --rlimit and -v add up. Sizes are \
 written as 4096, 64K, 1.5M or 2GiB, in powers of 1024 (a bare number is bytes, at --attention to --emergency MiB); times as 200ms, 5s or 1m 30s.";
 
 /// Commands to start from, each with what it does.
@@ -40,7 +40,7 @@ pub const EXAMPLES: [(&str, &str); 7] = [
     ),
     ("nproxy --status", "List all running sessions, with what each of them waits for."),
     (
-        "nproxy --tee fifo --tee-full=drop -- ./measure",
+        "nproxy --tee fifo,full=drop,wait=0s -- ./measure",
         "Feed a viewer that may be slow: it loses bytes, the command never waits.",
     ),
 ];
@@ -52,7 +52,7 @@ pub const EXIT_STATUS: [(&str, &str); 5] = [
         "If a signal killed the command, nproxy dies by the same signal (see --signal-exit). A filter ends with 0, also when its reader leaves while nothing is on its way; with bytes on their way it then ends by SIGPIPE, as cat does.",
     ),
     ("124", "Nothing came for as long as --idle-timeout allows"),
-    ("125", "nproxy itself failed, or bytes could not be delivered"),
+    ("125", "nproxy itself failed, or, if the command ended with 0, bytes could not be delivered"),
     ("126", "The command was found but cannot be executed"),
     ("127", "The command was not found"),
 ];
@@ -61,7 +61,7 @@ pub const EXIT_STATUS: [(&str, &str); 5] = [
 pub const VARIABLES: [(&str, &str); 5] = [
     (
         "NPROXY_RUNTIME_DIR",
-        "The directory of the status sockets, instead of $XDG_RUNTIME_DIR or, where that is not set, /tmp",
+        "Status sockets are in its directory nproxy. It takes the place of XDG_RUNTIME_DIR",
     ),
     ("NO_COLOR", "If it is set, notices have no colours"),
     ("PATH", "Where the command is looked up"),
@@ -136,8 +136,8 @@ pub const HABITS: [&str; 23] = [
 /// What the command inherits of these variables, in sentences.
 pub fn inheritance() -> String {
     format!(
-        "Variables that are meant for one run are not passed on to the command: {}. Those that say how nproxy is to \
-         work are: {}.",
+        "Variables that are meant for one run are not passed on to the command: {}. It inherits these, which say how nproxy is \
+         to work: {}.",
         OF_ONE_RUN.join(", "),
         HABITS.join(", ")
     )
@@ -147,11 +147,11 @@ pub fn inheritance() -> String {
 pub const FILES: [(&str, &str); 3] = [
     (
         "$XDG_RUNTIME_DIR/nproxy/PID.sock",
-        "The status socket of a session, which only its user and root can use. Without XDG_RUNTIME_DIR it is in /tmp/nproxy-UID.",
+        "The status socket of a session, which only its user and root can use. NPROXY_RUNTIME_DIR takes its place; with neither it is in /tmp/nproxy-UID.",
     ),
     ("DIR/nproxy-crash-TIME-PID.json", "A report of --crash-dump DIR"),
     (
-        "/usr/share/doc/nproxy/*.schema.json",
+        "PREFIX/share/doc/nproxy/doc/*.schema.json",
         "JSON schemas of the statistics, the events, the status and the crash reports",
     ),
 ];

@@ -21,7 +21,7 @@ pub struct MemoryFlags {
 
     /// Slow the command down above this much (cgroup v2)
     ///
-    /// The kernel then takes back what it can and lets the command wait for that, instead of killing it.
+    /// The kernel then takes back what it can and makes the command wait for that, instead of killing it.
     #[arg(long, value_name = "SIZE", value_parser = size, env = "NPROXY_MEMORY_HIGH")]
     pub memory_high: Option<u64>,
 
@@ -38,7 +38,7 @@ pub struct MemoryFlags {
 
     /// Print a notice from this much memory on
     ///
-    /// The first of four stages. A bare number is MiB. Without this option: 256 MiB, or 30 % of the memory limit if
+    /// Threshold of the attention stage, the first of four. A bare number is MiB. Without this option: 256 MiB, or 30 % of the memory limit if
     /// that is more and the limit is 2 GiB or larger. The limit is the least of the machine's memory, the limits of
     /// the cgroups that nproxy is in, and --memory-max. A stage is left below 90 % of its threshold.
     #[arg(long, value_name = "MIB", value_parser = threshold, env = "NPROXY_ATTENTION_MB")]
@@ -46,24 +46,23 @@ pub struct MemoryFlags {
 
     /// Switch --text off from this much memory on
     ///
-    /// The second stage: --text and the record of single transfers are off, and transfers are smaller; copies keep
-    /// their text modes. Without
-    /// this option: 512 MiB, or 50 % of the limit as for --attention.
+    /// Threshold of the pressure stage: --text and the recording of single transfers are off, and transfers are smaller;
+    /// copies keep their text modes. Without this option: 512 MiB, or 50 % of the limit as for --attention.
     #[arg(long, value_name = "MIB", value_parser = threshold, env = "NPROXY_PRESSURE_MB")]
     pub pressure: Option<u64>,
 
     /// Slow the output down from this much memory on
     ///
-    /// The third stage: nproxy takes the command's output slowly for a while, and stops doing so where memory grows
-    /// all the same. Without this option: 1 GiB, or 70 % of the limit as for --attention.
+    /// Threshold of the critical stage: nproxy takes the command's output slowly for a while, and goes on doing so only
+    /// while memory falls. Without this option: 1 GiB, or 70 % of the limit as for --attention.
     #[arg(long, value_name = "MIB", value_parser = threshold, env = "NPROXY_CRITICAL_MB")]
     pub critical: Option<u64>,
 
     /// Let all output go at once from this much on
     ///
-    /// The last stage: nothing is held back any more. Without this option: 80 % of the limit. Of thresholds that are
-    /// not named, one that would not lie below the next falls to its percentage, and the others move to keep the
-    /// order around those that are named.
+    /// Threshold of the emergency stage: nothing is held back any more. Without this option: 80 % of the limit.
+    /// Thresholds that you do not set keep the order: one that would reach the next is lowered to its share of the
+    /// limit, and those beside one that you set move with it.
     #[arg(long, value_name = "MIB", value_parser = threshold, env = "NPROXY_EMERGENCY_MB")]
     pub emergency: Option<u64>,
 

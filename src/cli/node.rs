@@ -11,7 +11,7 @@ pub struct NodeFlags {
     ///
     /// NODE_OPTIONS then has every Node process among the command and what it starts load nproxy.js. The stage is
     /// the higher one of the memory's and the heaps' (30, 50, 70 and 80 % of V8's limit), a line comes before V8 is
-    /// out of memory, and garbage is collected when memory is short. See doc/node.md.
+    /// out of memory, and garbage is collected when memory is short. See doc/node.md in share/doc/nproxy.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "NPROXY_NODE")]
     pub node: bool,
 

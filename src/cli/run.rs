@@ -33,8 +33,8 @@ pub struct RunFlags {
 
     /// End a command that prints nothing for this long
     ///
-    /// It gets SIGTERM, with all that it has started, and SIGKILL ten seconds later; nproxy exits with 124. A command
-    /// that is stopped is not silent, and neither is one whose output is not read. A filter just ends.
+    /// It gets SIGTERM, with all that it has started, and SIGKILL ten seconds later; nproxy exits with 124. Time in which
+    /// it is stopped, or its output is not read, does not count. Without a command nproxy just ends, with 124 too.
     #[arg(long, value_name = "TIME", value_parser = some_time, env = "NPROXY_IDLE_TIMEOUT")]
     pub idle_timeout: Option<Duration>,
 
@@ -46,9 +46,9 @@ pub struct RunFlags {
 
     /// Show output only if the command fails
     ///
-    /// Until then it lies in a file without a name in $TMPDIR or /tmp. It is shown, with its order, if the command ends
-    /// with another status than 0 or by a signal; at once, and what follows as it comes, if the command waits for
-    /// input from the terminal, or if the disk is full. Copies and reports get everything as always.
+    /// Until then it lies in a file without a name in $TMPDIR or /tmp. It is shown, in its order, if the command ends
+    /// with another status than 0 or by a signal. If the command asks for input at the terminal, or the disk is full,
+    /// it is shown at once and the rest passes as it comes. Copies and reports get everything as always.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "NPROXY_ONLY_ON_FAILURE")]
     pub only_on_failure: bool,
 

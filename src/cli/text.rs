@@ -46,7 +46,7 @@ pub struct TextFlags {
     /// Format of the timestamps, as in strftime(3)
     ///
     /// %3f stands for milliseconds; %.S, %.s and %.T have microseconds, as ts(1) has them. The default is
-    /// `[%Y-%m-%dT%H:%M:%S.%3fZ] `, in UTC. In elapsed times of a day and more the hour has the days in front. Without
+    /// `[%Y-%m-%dT%H:%M:%S.%3fZ] `, in UTC. In elapsed times of a day and more the days are put before the hour: `1d 02:03:04`. Without
     /// --text this asks for `transform` of the output, unless a copy has `transform` already; copies get it only by
     /// --tee-text=transform or text=transform.
     #[arg(long, value_name = "FORMAT", env = "NPROXY_TIMESTAMP")]
@@ -80,8 +80,8 @@ pub struct TextFlags {
 
     /// What raw bytes from 0x80 to 0x9F are: text or control
     ///
-    /// Letters of another encoding than UTF-8, as a terminal in UTF-8 takes them, or the 8-bit controls of ECMA-48,
-    /// which begin and end escape sequences. For strip-ansi and screen.
+    /// They are letters of another encoding than UTF-8, as a terminal in UTF-8 takes them, or the 8-bit controls of
+    /// ECMA-48, which begin and end escape sequences. For strip-ansi and screen.
     #[arg(
         long,
         value_enum,

@@ -1,7 +1,7 @@
 //! A copy in a file that others may write to as well: appended to, or inherited.
 //!
 //! Only write(2) takes the lock on a position that is shared. Whole lines go out as long as the rest of the last one is
-//! already on its way, so two programs that append to one file tear no line.
+//! already on its way, so two programs that append to one file tear a line only where its writer pauses in the middle of it.
 
 use std::fs::File;
 use std::io;
@@ -18,8 +18,8 @@ use crate::error::Error;
 /// Size of the buffer, in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// How long the beginning of a line waits for its rest.
-const REST: Duration = Duration::from_millis(10);
+/// How long the beginning of a line waits for its rest: as long as in a file that stdout itself goes into.
+const REST: Duration = Duration::from_millis(200);
 
 /// Such a copy.
 #[derive(Debug)]

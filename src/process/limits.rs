@@ -1,4 +1,4 @@
-//! What the child gets beside its streams: variables, and, between fork and exec, its cgroup and its resource limits.
+//! What the child gets beside its streams: variables, and, before it executes its program, its cgroup and its resource limits.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;

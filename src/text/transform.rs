@@ -1,7 +1,7 @@
 //! Puts a prefix (a timestamp, a label, a line number) before the first byte of each line.
 //!
 //! Invariants:
-//! * No line is held. What has arrived of a line goes out at once, a prompt without a newline included,
+//! * The filter holds no line (the relay may, `relay/path/lines.rs`). What has arrived of a line goes out at once, a prompt without a newline included,
 //!   and a last line without one is left as it is.
 //! * A line starts after LF, and at the start of the stream. CR alone redraws a line and starts none.
 //! * The prefix belongs to the line's first byte: it goes out no earlier than that byte has arrived, and

@@ -304,15 +304,25 @@ fn what_is_installed_can_be_uninstalled() {
     for place in ["bin/nproxy", "share/man/man1/nproxy.1", "share/zsh/site-functions/_nproxy"] {
         assert!(root.join("usr/local").join(place).is_file(), "{place}");
     }
-    // All that the Debian package has for people to read.
-    let package =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    // All that the Debian package has for people to read, and what that names.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let package = fs::read_to_string(here.join("Cargo.toml")).unwrap();
     let documents = package.split('"').filter_map(|word| word.strip_prefix("usr/share/doc/"));
     let documents: Vec<PathBuf> =
         documents.map(|name| root.join("usr/local/share/doc").join(name)).collect();
     assert!(documents.len() > 5, "{documents:?}");
     for document in documents {
-        assert!(document.is_file(), "{}", document.display());
+        assert!(document.exists(), "{}", document.display());
+    }
+    let installed = root.join("usr/local/share/doc/nproxy");
+    for directory in ["doc", "doc/bench"] {
+        for entry in here.join(directory).read_dir().unwrap() {
+            let name = entry.unwrap().file_name();
+            let text = name.as_encoded_bytes();
+            if directory == "doc/bench" || text.ends_with(b".md") || text.ends_with(b".json") {
+                assert!(installed.join(directory).join(&name).is_file(), "{name:?}");
+            }
+        }
     }
     let version = Launch::program(root.join("usr/local/bin/nproxy")).arg("--version").finish();
     version.expect_code(0);
