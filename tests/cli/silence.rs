@@ -131,7 +131,7 @@ fn heartbeat_has_its_own_line(engine: Engine) {
         let log = std::fs::read_to_string(directory.path().join("log")).expect("the log");
         let lines: Vec<&str> = log.lines().collect();
         assert!(lines[0] == "half" && lines.last() == Some(&"rest"), "{log}");
-        assert!(lines[1].starts_with("nproxy: sh: no output for 0."), "{log}");
+        assert!(lines[1].starts_with("nproxy: sh: no output for "), "{log}");
         assert!(lines[1..lines.len() - 1].iter().all(|line| line.starts_with("nproxy: ")), "{log}");
     }
 }
