@@ -32,7 +32,7 @@ impl LateFifo {
     /// will.
     fn open(&self, intake: &Intake) -> Result<Option<File>, Error> {
         let text =
-            format!("{}: no reader has opened it; until then bytes are dropped", intake.name);
+            format!("{}: no reader has opened it; until then what its pipes cannot hold is dropped", intake.name);
         notice::notice(intake.verbosity, &text);
         let mut pause = Pause::new();
         while !intake.stop.is_asked() && !intake.is_over() {
