@@ -31,8 +31,10 @@ impl LateFifo {
     /// Opens the FIFO once it has a reader. `None` if the thread is asked to leave first, or nothing has come and nothing
     /// will.
     fn open(&self, intake: &Intake) -> Result<Option<File>, Error> {
-        let text =
-            format!("{}: no reader has opened it; until then what its pipes cannot hold is dropped", intake.name);
+        let text = format!(
+            "{}: no reader has opened it; until then what its pipes cannot hold is dropped",
+            intake.name
+        );
         notice::notice(intake.verbosity, &text);
         let mut pause = Pause::new();
         while !intake.stop.is_asked() && !intake.is_over() {

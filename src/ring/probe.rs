@@ -1,4 +1,4 @@
-//! What this kernel's io_uring offers, read once when the ring is opened.
+//! Opens an io_uring, and reads once what this kernel offers.
 
 #![allow(unsafe_code)]
 
@@ -11,6 +11,8 @@ use io_uring::types::{Fd as RawTarget, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, opcode};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
+/// Submission queue entries. A chain must fit; a full queue is submitted early, not an error.
+const ENTRIES: u32 = 32;
 /// What a splice completes with that was interrupted; no system call would let it through.
 const ERESTARTSYS: i32 = 512;
 /// A process limit below this many may be used up, or nearly: then every worker is tried, not only one.
@@ -43,6 +45,23 @@ const REQUIRED: [(u8, &str); 9] = [
     (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
     (opcode::Timeout::CODE, "TIMEOUT"),
 ];
+
+/// Opens one with what newer kernels offer, or without it on older ones.
+pub(super) fn open() -> io::Result<IoUring> {
+    let modern = IoUring::builder()
+        // Only this thread submits (6.0): the kernel skips a lock.
+        .setup_single_issuer()
+        // Completion work runs when we wait (6.1), not as an interruption of what we do.
+        .setup_defer_taskrun()
+        .build(ENTRIES);
+    match modern {
+        // The answer of kernels that do not know a setup flag.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            IoUring::builder().build(ENTRIES)
+        }
+        answer => answer,
+    }
+}
 
 /// Checks that every operation and feature that the driver uses is there.
 ///

@@ -10,17 +10,21 @@
 
 #![allow(unsafe_code)]
 
+mod held_up;
+mod registered;
+
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::rc::{Rc, Weak};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd as RawTarget, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode};
 use nix::poll::PollFlags;
-use nix::time::{ClockId, clock_gettime};
+
+use held_up::HeldUp;
+use registered::Registered;
 
 use super::buffer::Buffer;
 use super::op::{Action, Completion, Fd, Full, Op, Outcome, Token, UserData};
@@ -29,25 +33,12 @@ use super::slots::{Slot, Slots};
 use super::timer::{self, Timer};
 use super::transfer::{self, Attempt};
 
-/// Submission queue entries. A chain must fit; a full queue is submitted early, not an error.
-const ENTRIES: u32 = 32;
-/// Size of the table of registered buffers: more than the relays of a session use.
-const REGISTERED_BUFFERS: u32 = 16;
-/// What a user may lock is shared by all processes of that user, and rings take from it too: a buffer is
-/// registered only where this many more would fit.
-const SPARE_BUFFERS: u32 = 3;
 /// "Use and advance the file's own position", for reads, writes and splices alike.
 const FILE_POSITION: u64 = u64::MAX;
-
-/// A transfer in place that takes longer than this has waited for a pipe that somebody else keeps locked.
-const HELD_UP: Duration = Duration::from_millis(20);
-/// Where no worker could be had then, what kept it away may have gone after this.
-const ASKED_AGAIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Uring {
     ring: IoUringDebug,
-    workers: Tried,
     in_flight: Slots<State>,
     buffers: Registered,
     pub(super) timer: Timer,
@@ -55,8 +46,7 @@ pub(super) struct Uring {
     timer_limit: Box<Timespec>,
     /// Transfers in place whose poll is over.
     due: Vec<u32>,
-    /// Pipes at which a transfer in place was held up: a worker waits for them from then on.
-    locked: Vec<Weak<OwnedFd>>,
+    held_up: HeldUp,
 }
 
 /// What is known of an operation whose chain is in flight.
@@ -81,38 +71,6 @@ enum Place {
     LoopNoLonger,
 }
 
-/// The kernel's workers, and whether it has been seen to start them.
-#[derive(Debug)]
-struct Tried {
-    most: u32,
-    seen: bool,
-    /// When they may be asked for again.
-    not_before: Option<Instant>,
-}
-
-impl Tried {
-    /// Workers belong to the thread, not to a ring, and an idle ring asks without disturbing what is in flight.
-    fn are_there(&mut self) -> bool {
-        if !self.seen && self.not_before.is_none_or(|at| at <= Instant::now()) {
-            let ring = Uring::setup();
-            let asked = ring.and_then(|mut ring| probe::check_workers(&mut ring, self.most));
-            self.seen = asked.is_ok();
-            self.not_before = Some(Instant::now() + ASKED_AGAIN);
-        }
-        self.seen
-    }
-}
-
-#[derive(Debug)]
-enum Registered {
-    /// No buffer has been asked for yet.
-    Unused,
-    /// The kernel has a table; this many entries are taken.
-    Table(u16),
-    /// The kernel refused (locked-memory limit): plain reads and writes do the work.
-    Refused,
-}
-
 /// `IoUring` has no `Debug` of its own.
 struct IoUringDebug(IoUring);
 
@@ -124,78 +82,25 @@ impl std::fmt::Debug for IoUringDebug {
 
 impl Uring {
     pub(super) fn open(workers: Workers) -> io::Result<Uring> {
-        let mut ring = Uring::setup()?;
+        let mut ring = probe::open()?;
         probe::check(&mut ring)?;
         if workers.needed {
             probe::check_workers(&mut ring, workers.most)?;
         }
         Ok(Uring {
             ring: IoUringDebug(ring),
-            workers: Tried { most: workers.most, seen: workers.needed, not_before: None },
             in_flight: Slots::new(),
             buffers: Registered::Unused,
             timer: Timer::new(timer::Kind::Many),
             timer_limit: Box::default(),
             due: Vec::new(),
-            locked: Vec::new(),
+            held_up: HeldUp::new(workers),
         })
-    }
-
-    /// Opens the ring with what newer kernels offer, or without it on older ones.
-    fn setup() -> io::Result<IoUring> {
-        let modern = IoUring::builder()
-            // Only this thread submits (6.0): the kernel skips a lock.
-            .setup_single_issuer()
-            // Completion work runs when we wait (6.1), not as an interruption of what we do.
-            .setup_defer_taskrun()
-            .build(ENTRIES);
-        match modern {
-            // The answer of kernels that do not know a setup flag.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                IoUring::builder().build(ENTRIES)
-            }
-            answer => answer,
-        }
     }
 
     /// Registers a buffer, unless the kernel has refused one before.
     pub(super) fn register(&mut self, buffer: &mut Buffer) {
-        let submitter = self.ring.0.submitter();
-        if matches!(self.buffers, Registered::Unused) {
-            let table = submitter.register_buffers_sparse(REGISTERED_BUFFERS);
-            let fits = table.is_ok() && self.has_spare(buffer);
-            self.buffers = if fits { Registered::Table(0) } else { Registered::Refused };
-        }
-        let Registered::Table(used) = self.buffers else { return };
-        if u32::from(used) == REGISTERED_BUFFERS {
-            return;
-        }
-        match self.set_entry(used.into(), Some(buffer)) {
-            Ok(()) => {
-                buffer.index = Some(used);
-                self.buffers = Registered::Table(used + 1);
-            }
-            Err(_) => self.buffers = Registered::Refused,
-        }
-    }
-
-    /// Whether some more buffers of this size could be locked. Each entry of the table counts for itself,
-    /// also if it names the same memory.
-    fn has_spare(&self, buffer: &mut Buffer) -> bool {
-        let entries = 0..=SPARE_BUFFERS;
-        let fits = entries.clone().all(|entry| self.set_entry(entry, Some(buffer)).is_ok());
-        let emptied = entries.map(|entry| self.set_entry(entry, None)).all(|result| result.is_ok());
-        fits && emptied
-    }
-
-    /// Fills an entry of the table of registered buffers, or empties it.
-    fn set_entry(&self, entry: u32, buffer: Option<&mut Buffer>) -> io::Result<()> {
-        let memory = buffer.map_or(&mut [][..], Buffer::bytes_mut);
-        let base = if memory.is_empty() { std::ptr::null_mut() } else { memory.as_mut_ptr() };
-        let iovec = libc::iovec { iov_base: base.cast(), iov_len: memory.len() };
-        // SAFETY: the kernel pins these pages. They are only used through `ReadFixed` and `WriteFixed`,
-        // whose operations own the buffer until they complete; a pinned page outlives our freeing it.
-        unsafe { self.ring.0.submitter().register_buffers_update(entry, &[iovec], None) }
+        self.buffers.add(&self.ring.0, buffer);
     }
 
     pub(super) fn submit(
@@ -219,8 +124,7 @@ impl Uring {
             }
             _ => return true,
         };
-        let is = |fd: &Fd, locked: &Weak<OwnedFd>| std::ptr::eq(Rc::as_ptr(fd), locked.as_ptr());
-        self.locked.iter().any(|locked| ends.iter().any(|fd| is(fd, locked)))
+        self.held_up.holds(ends)
     }
 
     /// Puts an operation, behind what it waits for, into the ring.
@@ -282,7 +186,7 @@ impl Uring {
 
     fn try_in_place(&mut self, slot: u32, completed: &mut VecDeque<Completion>) -> io::Result<()> {
         let Some(found) = self.in_flight.get_mut(slot) else { return Ok(()) };
-        let before = coarse_time();
+        let begun = HeldUp::begin();
         let (attempt, ends) = match &found.op.action {
             Action::Splice { from, to, len } => (transfer::splice(from, to, *len), [from, to]),
             Action::Tee { from, to, len, full } => {
@@ -290,10 +194,7 @@ impl Uring {
             }
             _ => unreachable!("only transfers are made in place"),
         };
-        if coarse_time().saturating_sub(before) > HELD_UP && self.workers.are_there() {
-            self.locked.retain(|fd| fd.strong_count() > 0);
-            self.locked.extend(ends.map(Rc::downgrade));
-        }
+        self.held_up.ended(begun, ends);
         let outcome = match attempt {
             Attempt::Ended(outcome) => outcome,
             Attempt::BlockedOn(fd, events) => return self.poll_for(slot, &fd, events),
@@ -429,11 +330,6 @@ impl State {
     fn new(remaining: u8, place: Place) -> State {
         State { remaining, result: 0, wait_error: None, place }
     }
-}
-
-/// A clock that moves every few milliseconds, and costs a fraction of the exact one.
-fn coarse_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from)
 }
 
 fn ended(slot: Slot<State>, outcome: Outcome) -> Completion {

@@ -300,7 +300,9 @@ fn what_is_dropped_falls_short_of_strict(engine: Engine) {
             .directory(directory.path())
             .finish();
         run.expect_code(code).expect_stdout(payload_digest());
-        run.expect_message(&["fifo: no reader has opened it; until then what its pipes cannot hold is dropped"]);
+        run.expect_message(&[
+            "fifo: no reader has opened it; until then what its pipes cannot hold is dropped",
+        ]);
         run.expect_message(&["fifo: ", " bytes were not written there"]);
     }
 }
