@@ -19,8 +19,11 @@ const ERESTARTSYS: i32 = 512;
 const CLOSE_LIMIT: u64 = 2000;
 /// How long workers may take to start where that is in doubt.
 const START: Duration = Duration::from_millis(50);
-/// How long they may take to answer, and how long one wait for them may last.
+/// How long they may take to answer. Of several, those that cannot be had never do; of one the kernel says so at once, so
+/// silence only means that the machine is very busy (eight busy loops on two processors have kept one from running for 3 s).
 const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE_WITH_ONE: Duration = Duration::from_secs(30);
+/// How long one wait for them may last.
 const STEP: Duration = Duration::from_millis(100);
 
 /// The kernel threads that blocked transfers of io_uring may hold.
@@ -130,7 +133,8 @@ fn start_workers(ring: &mut IoUring, count: u32) -> io::Result<()> {
         started = workers_started();
     }
     drop(writer);
-    let deadline = Instant::now() + PATIENCE;
+    let patience = if count == 1 { PATIENCE_WITH_ONE } else { PATIENCE };
+    let deadline = Instant::now() + patience;
     let (mut ended, mut result) = (0, 0);
     while ended < count && Instant::now() < deadline {
         enter(ring, 1, STEP)?;
