@@ -233,6 +233,54 @@ impl Rotation {
     }
 }
 
+/// What sun_path holds (unix(7)), with the zero at its end.
+const LONGEST_SOCKET_PATH: usize = 108;
+
+/// The number in a name such as /dev/fd/3. Such a file is not opened anew by that path: that fails for sockets, and gives
+/// files a second position, or empties them.
+fn descriptor(name: &str) -> Option<&str> {
+    match name {
+        "/dev/stdin" => Some("0"),
+        "/dev/stdout" => Some("1"),
+        "/dev/stderr" => Some("2"),
+        _ => name.strip_prefix("/dev/fd/").or_else(|| name.strip_prefix("/proc/self/fd/")),
+    }
+}
+
+/// A file that reports go into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A file, FIFO or device of this name.
+    Path(OsString),
+    /// An fd that nproxy has inherited, and the name by which it was called.
+    Inherited(i32, String),
+}
+
+impl Destination {
+    /// `option` is the flag that names it.
+    pub(super) fn new(name: &OsStr, option: &str) -> Result<Destination, Error> {
+        let text = name.to_string_lossy();
+        if name.is_empty() {
+            return Err(Error::usage(option, "an empty name"));
+        }
+        match descriptor(&text).map(str::parse) {
+            None => Ok(Destination::Path(name.to_owned())),
+            Some(Ok(number)) => Ok(Destination::Inherited(number, text.into_owned())),
+            Some(Err(_)) => {
+                Err(Error::usage(format!("{option} {text}"), "not the number of an fd"))
+            }
+        }
+    }
+
+    /// What it was called.
+    pub fn name(&self) -> String {
+        match self {
+            Destination::Path(name) => name.to_string_lossy().into_owned(),
+            Destination::Inherited(_, name) => name.clone(),
+        }
+    }
+}
+
 impl Target {
     pub(super) fn new(name: &OsStr) -> Result<Target, Error> {
         let bytes = name.as_encoded_bytes();
@@ -240,15 +288,7 @@ impl Target {
             return Err(Error::usage("--tee", "an empty name"));
         }
         let text = name.to_str().unwrap_or_default();
-        // Not opened anew by that path: that fails for sockets, and gives files a second position, or
-        // empties them.
-        let number = match text {
-            "/dev/stdin" => Some("0"),
-            "/dev/stdout" => Some("1"),
-            "/dev/stderr" => Some("2"),
-            _ => text.strip_prefix("/dev/fd/").or_else(|| text.strip_prefix("/proc/self/fd/")),
-        };
-        if let Some(number) = number {
+        if let Some(number) = descriptor(text) {
             return match number.parse() {
                 Ok(number) => Ok(Target::Inherited(number, text.to_owned())),
                 Err(_) => Err(Error::usage(format!("--tee {text}"), "not the number of an fd")),
@@ -267,7 +307,14 @@ impl Target {
             };
         }
         if let Some(path) = bytes.strip_prefix(b"unix:") {
-            return Ok(Target::Unix(OsStr::from_bytes(path).to_owned()));
+            return match path.len() {
+                0 => Err(Error::usage(format!("--tee {text}"), "expected unix:PATH")),
+                1..LONGEST_SOCKET_PATH => Ok(Target::Unix(OsStr::from_bytes(path).to_owned())),
+                _ => Err(Error::usage(
+                    format!("--tee {}", name.to_string_lossy()),
+                    "a socket's path has at most 107 bytes",
+                )),
+            };
         }
         // Told apart by its bytes: an address that is no text is a bad address, not the name of a file.
         if bytes.starts_with(b"tcp:") {

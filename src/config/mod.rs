@@ -19,7 +19,7 @@ pub use crate::cli::choices::{
     StatusFormat, StdinMode,
 };
 pub use crate::observe::Level;
-pub use copies::{CopyTo, Moved, Rotation, Target, Tee, TeeFailure, TeeOpen};
+pub use copies::{CopyTo, Destination, Moved, Rotation, Target, Tee, TeeFailure, TeeOpen};
 pub use effect::refuse_beside_question;
 pub use memory::{Banner, Memory};
 pub use node::NodePreload;
@@ -160,7 +160,7 @@ impl Config {
     /// # Errors
     /// One line for what cannot be.
     pub fn new(cli: Cli, stdin_is: StdinIs, machine: &Machine) -> Result<Config, Error> {
-        let observe = Observe::new(&cli.observe, &cli.given);
+        let observe = Observe::new(&cli.observe, &cli.given)?;
         let output = Output {
             text: Text::of_streams(&cli, machine)?,
             tee: Tee::new(&cli, machine)?,

@@ -1,10 +1,12 @@
 //! What the flags of observation mean together.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
+use super::copies::Destination;
 use crate::cli::choices::{ProgressMode, StatsFormat, StatusFormat};
 use crate::cli::{Given, ObserveFlags};
+use crate::error::Error;
 use crate::observe::Level;
 pub use crate::observe::progress::Unit;
 
@@ -16,7 +18,7 @@ pub struct Observe {
     /// The report at the end.
     pub stats: Option<Stats>,
     /// Where events go.
-    pub events: Option<OsString>,
+    pub events: Option<Destination>,
     /// The live line.
     pub progress: ProgressLine,
     /// What there will be at the end, in bytes.
@@ -73,16 +75,20 @@ pub struct Stats {
     /// How it is written.
     pub format: StatsFormat,
     /// The file that it goes into; `None` is stderr.
-    pub file: Option<OsString>,
+    pub file: Option<Destination>,
 }
 
 impl Observe {
     /// Makes sense of the flags.
-    pub(super) fn new(flags: &ObserveFlags, given: &Given) -> Observe {
-        Observe {
+    pub(super) fn new(flags: &ObserveFlags, given: &Given) -> Result<Observe, Error> {
+        if flags.crash_dump.as_deref().is_some_and(OsStr::is_empty) {
+            return Err(Error::usage("--crash-dump", "an empty name"));
+        }
+        let events = flags.events.as_deref();
+        Ok(Observe {
             level: flags.observe,
-            stats: Stats::new(flags),
-            events: flags.events.clone(),
+            stats: Stats::new(flags)?,
+            events: events.map(|name| Destination::new(name, "--events")).transpose()?,
             progress: ProgressLine {
                 mode: flags.progress.unwrap_or_default(),
                 name: flags.progress_name.clone(),
@@ -93,7 +99,7 @@ impl Observe {
             size: flags.size,
             control: if flags.no_control { ControlMode::Off } else { ControlMode::Listen },
             crash_dump: flags.crash_dump.clone(),
-        }
+        })
     }
 }
 
@@ -106,12 +112,14 @@ impl StatusRequest {
 }
 
 impl Stats {
-    fn new(flags: &ObserveFlags) -> Option<Stats> {
+    fn new(flags: &ObserveFlags) -> Result<Option<Stats>, Error> {
         let format = match (flags.stats, &flags.stats_file) {
             (Some(format), _) => format,
             (None, Some(_)) => StatsFormat::Json,
-            (None, None) => return None,
+            (None, None) => return Ok(None),
         };
-        Some(Stats { format, file: flags.stats_file.clone() })
+        let file = flags.stats_file.as_deref();
+        let file = file.map(|name| Destination::new(name, "--stats-file")).transpose()?;
+        Ok(Some(Stats { format, file }))
     }
 }

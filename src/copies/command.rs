@@ -143,6 +143,10 @@ impl CommandCopy {
                 return Ok(());
             }
             let left = stdin.unread();
+            if status.success() && left == 0 && self.restart != Restart::OnFailure {
+                // It has had enough. Whether anything comes that it misses shows later.
+                return Ok(());
+            }
             let failed = || Err(Error::usage(intake.name.clone(), show(status)));
             if self.restart != Restart::OnFailure || left == 0 && carrier.is_over(intake) {
                 return failed();

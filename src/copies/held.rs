@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::Verbosity;
 use crate::error::Error;
@@ -97,7 +97,9 @@ impl Held {
         if let (Place::SameAsBefore, Some(pipe)) = (place, &self.last) {
             return Ok(Some((pipe.clone(), None)));
         }
-        let directory = std::env::temp_dir();
+        // An empty variable counts as not set.
+        let named = std::env::var_os("TMPDIR").filter(|name| !name.is_empty());
+        let directory = named.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
         let opened = nameless_file(&directory).and_then(|file| Ok((file.try_clone()?, file)));
         let (file, filled) = match opened {
             Ok(opened) => opened,

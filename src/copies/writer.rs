@@ -64,6 +64,17 @@ enum State {
     Over,
 }
 
+/// What is known of the end of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Nothing: more may come for long.
+    NotYet,
+    /// The command has ended, and its last bytes are on their way.
+    CommandEnded,
+    /// Somebody has asked for it by a signal.
+    AskedFor,
+}
+
 /// How long a thread that was asked to leave may take to do so: it may have a spool to write to.
 const LEAVING: Duration = Duration::from_secs(2);
 
@@ -127,13 +138,13 @@ impl Writers {
     pub(crate) fn turn(
         &mut self,
         relays: &[Relay],
-        asked_to_end: bool,
+        ending: Ending,
         ring: &mut Ring,
         now: Instant,
     ) -> io::Result<()> {
         let over = only_copies_are_left(relays);
-        if over || asked_to_end {
-            self.leave_stalled(relays, over, asked_to_end, now);
+        if over || ending != Ending::NotYet {
+            self.leave_stalled(relays, over, ending, now);
         }
         if let Some(bell) = &self.doorbell
             && !self.polled
@@ -177,7 +188,7 @@ impl Writers {
 
     /// Gives up what takes nothing for as long as it may. While streams are open, one for which nothing has come is
     /// waited for.
-    fn leave_stalled(&mut self, relays: &[Relay], over: bool, asked_to_end: bool, now: Instant) {
+    fn leave_stalled(&mut self, relays: &[Relay], over: bool, ending: Ending, now: Instant) {
         let copies = || relays.iter().filter(|relay| relay.role() == Role::Copy);
         for writer in &mut self.writers {
             let written = writer.beyond.progress();
@@ -185,7 +196,7 @@ impl Writers {
             if written != writer.seen.0 || !(over || more()) {
                 writer.seen = (written, now);
             }
-            let Some(at) = writer.deadline(asked_to_end) else { continue };
+            let Some(at) = writer.deadline(ending) else { continue };
             if now < at {
                 continue;
             }
@@ -207,11 +218,11 @@ impl Writers {
     }
 
     /// When one that gets nowhere is given up.
-    pub(crate) fn deadline(&self, relays: &[Relay], asked_to_end: bool) -> Option<Instant> {
-        if !asked_to_end && !only_copies_are_left(relays) {
+    pub(crate) fn deadline(&self, relays: &[Relay], ending: Ending) -> Option<Instant> {
+        if ending == Ending::NotYet && !only_copies_are_left(relays) {
             return None;
         }
-        self.writers.iter().filter_map(|writer| writer.deadline(asked_to_end)).min()
+        self.writers.iter().filter_map(|writer| writer.deadline(ending)).min()
     }
 }
 
@@ -241,10 +252,10 @@ impl Drop for RingsAtEnd {
 }
 
 impl Writer {
-    fn deadline(&self, asked_to_end: bool) -> Option<Instant> {
-        let wait = match asked_to_end {
-            true => Some(self.wait.map_or(ASKED_TO_END, |wait| wait.min(ASKED_TO_END))),
-            false => self.wait,
+    fn deadline(&self, ending: Ending) -> Option<Instant> {
+        let wait = match ending {
+            Ending::AskedFor => Some(self.wait.map_or(ASKED_TO_END, |wait| wait.min(ASKED_TO_END))),
+            Ending::NotYet | Ending::CommandEnded => self.wait,
         };
         match &self.state {
             State::Running(_) => Some(self.seen.1 + wait?),

@@ -2,6 +2,7 @@
 //!
 //! Everything here is given plain values; who calls them when is the session's affair.
 
+mod columns;
 pub mod events;
 pub mod history;
 pub mod node;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::columns::{fitting, width};
 use crate::units::{clock, harmless, size};
 
 /// The present rate is taken over this time.
@@ -78,7 +79,7 @@ impl Line {
         );
         if let Some(total) = self.total {
             let tail = goal(count, total, average);
-            let room = columns.saturating_sub(line.chars().count() + tail.len() + 6);
+            let room = columns.saturating_sub(width(&line) + tail.len() + 6);
             if room >= 8 {
                 line.push_str(&bar(count, total, room.min(BAR)));
             }
@@ -88,7 +89,7 @@ impl Line {
             line.push_str("  ");
             line.push_str(&state);
         }
-        line.chars().take(columns).collect()
+        fitting(&line, columns).to_owned()
     }
 }
 

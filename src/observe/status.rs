@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use super::columns;
 use super::node::{self, NodeStatus};
 use super::report::{CopyReport, StreamReport};
 use crate::units::{clock, harmless, size};
@@ -169,17 +170,17 @@ pub fn json(sessions: &[SessionStatus]) -> String {
     serde_json::to_string(&All { sessions }).unwrap_or_default() + "\n"
 }
 
-/// All sessions as a table: no column is wider than what stands in it, and none says nothing. On a screen of so many
-/// `columns` the commands are cut, so that each has its line.
-pub fn text(sessions: &[SessionStatus], columns: Option<usize>) -> String {
+/// All sessions as a table: no column is wider than what stands in it, and none says nothing. On a `screen` of so
+/// many columns the commands are cut, so that each has its line.
+pub fn text(sessions: &[SessionStatus], screen: Option<usize>) -> String {
     if sessions.is_empty() {
         return "no sessions\n".to_owned();
     }
     let heads =
         ["PID", "UPTIME", "MOVED", "RATE", "MEMORY", "STAGE", "OUTPUT", "WAITS FOR", "COMMAND"];
     let rows: Vec<_> = sessions.iter().map(row).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
+    let widest = |column: usize| {
+        let cells = rows.iter().map(|row| columns::width(&row[column]));
         cells.max().unwrap_or(0).max(heads[column].len())
     };
     // Where no output is held back, or no memory is watched, there is nothing to see.
@@ -191,16 +192,16 @@ pub fn text(sessions: &[SessionStatus], columns: Option<usize>) -> String {
     let mut table = String::new();
     for row in [heads.map(str::to_owned)].iter().chain(&rows) {
         for (column, cell) in row.iter().enumerate().filter(|(column, _)| is_shown(*column)) {
-            let width = width(column);
+            let blanks = columns::padding(cell, widest(column));
             let _ = match column {
                 LAST => {
-                    let before = table.len() - table.rfind('\n').map_or(0, |end| end + 1);
-                    let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(before));
-                    writeln!(table, "{}", cut(cell, room.max(heads[LAST].len())))
+                    let before = columns::width(table.rsplit('\n').next().unwrap_or_default());
+                    let room = screen.map_or(usize::MAX, |screen| screen.saturating_sub(before));
+                    writeln!(table, "{}", columns::cut(cell, room.max(heads[LAST].len())))
                 }
                 // Numbers end where those above and below them end.
-                0..STAGE => write!(table, "{cell:>width$}  "),
-                _ => write!(table, "{cell:<width$}  "),
+                0..STAGE => write!(table, "{blanks}{cell}  "),
+                _ => write!(table, "{cell}{blanks}  "),
             };
         }
     }
@@ -208,14 +209,6 @@ pub fn text(sessions: &[SessionStatus], columns: Option<usize>) -> String {
         .iter()
         .filter_map(|session| Some((session.subject.pid, session.memory.as_ref()?.node.as_ref()?)));
     table + &node::text(nodes)
-}
-
-/// So much of a text, the last column being a mark that more follows.
-fn cut(text: &str, columns: usize) -> String {
-    match text.chars().count() > columns {
-        true => text.chars().take(columns - 1).chain(['…']).collect(),
-        false => text.to_owned(),
-    }
 }
 
 /// Columns of the table.

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -70,18 +71,35 @@ impl Signals {
     /// # Errors
     /// What signalfd(2) says.
     pub(crate) fn take() -> Result<Signals, Error> {
-        let failed = |errno: Errno| Error::os("take over signals", errno);
         let sigchld_was_ignored = is_ignored(libc::SIGCHLD);
         if sigchld_was_ignored {
             // Ignored, it would reap the child behind our back.
-            set_disposition(libc::SIGCHLD, SigHandler::SigDfl).map_err(failed)?;
+            set_disposition(libc::SIGCHLD, SigHandler::SigDfl).map_err(not_taken)?;
         }
-        let taken = takable();
-        let inherited_mask = taken.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
-        let source = SignalFd::with_flags(&taken, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .map_err(failed)?;
+        Signals::of(takable(), sigchld_was_ignored)
+    }
+
+    /// The same for those alone that ask a program to end, but for what was ignored or blocked before.
+    ///
+    /// # Errors
+    /// As [`Signals::take`].
+    pub(crate) fn take_interrupts() -> Result<Signals, Error> {
+        let blocked = SigSet::thread_get_mask().map_err(not_taken)?;
+        let mut taken = SigSet::empty();
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+            if !is_ignored(signal as i32) && !blocked.contains(signal) {
+                taken.add(signal);
+            }
+        }
+        Signals::of(taken, false)
+    }
+
+    fn of(taken: SigSet, sigchld_was_ignored: bool) -> Result<Signals, Error> {
+        let inherited_mask = taken.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(not_taken)?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let source = SignalFd::with_flags(&taken, flags).map_err(not_taken)?;
         let fd = std::os::fd::AsFd::as_fd(&source).try_clone_to_owned();
-        let fd: OwnedFd = fd.map_err(|error| Error::os("take over signals", error))?;
+        let fd: OwnedFd = fd.map_err(not_taken)?;
         Ok(Signals { source, fd: Rc::new(fd), inherited_mask, sigchld_was_ignored })
     }
 
@@ -224,6 +242,10 @@ fn set_disposition(signal: i32, handler: SigHandler) -> Result<(), Errno> {
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     // SAFETY: only default or ignore is ever set, so no code of ours runs in a handler.
     unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+fn not_taken(error: impl Into<io::Error>) -> Error {
+    Error::os("take over signals", error)
 }
 
 /// Every signal that may be forwarded, and SIGCHLD.

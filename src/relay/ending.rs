@@ -67,6 +67,24 @@ impl Relay {
         Ok(())
     }
 
+    /// Takes no more from the source; what was taken goes on.
+    ///
+    /// # Errors
+    /// Only if the ring itself fails.
+    pub fn finish(&mut self, ring: &mut Ring) -> io::Result<()> {
+        let goes_on = match (&self.state, &mut self.path) {
+            (State::Ended(_), _) => return Ok(()),
+            (_, Path::Buffered(path)) => path.finish(),
+            (_, Path::Brokered(path)) => path.finish(),
+            (_, Path::Direct(_) | Path::Teed(_) | Path::Shared(_)) => false,
+        };
+        if !goes_on {
+            return self.stop(ring);
+        }
+        self.state = State::Open;
+        self.cancel_reads(ring)
+    }
+
     /// Ends the relay at once: nobody needs its bytes any more.
     ///
     /// # Errors

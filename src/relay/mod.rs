@@ -240,6 +240,8 @@ impl Relay {
             Operation::Splice | Operation::Fill | Operation::Read,
         ) = (result, token.operation)
         {
+            // The byte that a pty in packet mode puts in front is none of the stream's.
+            let moved = moved - u32::from(self.link.packets.is_some());
             let most = self.capacity.min(self.admission.admits(now).max(1));
             let wait = self.pace.after(moved, most, now);
             let waits = !wait.is_zero() && self.admission.may_wait();

@@ -1,6 +1,5 @@
 //! The events file: lines go out through the ring, one write in flight, and no relay ever waits for it.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -9,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use crate::config::Destination;
 use crate::error::Error;
 use crate::notice;
 use crate::observe::events::{CAPACITY, Event, EventLog};
+use crate::process::fds;
 use crate::relay::{Endpoint, Kind};
 use crate::ring::{Buffer, Completion, Engine, Op, Operation, Outcome, Ring, Token};
 
@@ -35,20 +36,29 @@ pub(crate) struct Events {
     pending: Range<usize>,
     pending_lines: u64,
     in_flight: bool,
+    /// The file is another's too, and only write(2) keeps to the position that they share.
+    shared: bool,
 }
 
 impl Events {
-    /// Opens the file, to append to it. A FIFO needs its reader by then; nothing here ever waits.
+    /// The file is opened to append to it, unless it is open already. A FIFO needs its reader by then; nothing here ever waits.
     ///
     /// # Errors
     /// One that names the file.
-    pub(crate) fn open(path: &OsStr, started: Instant) -> Result<Events, Error> {
-        let name = path.to_string_lossy().into_owned();
+    pub(crate) fn open(place: &Destination, started: Instant) -> Result<Events, Error> {
+        let name = place.name();
         let tried = |error: io::Error| Error::os(format!("--events: cannot open {name}"), error);
-        let mut options = File::options();
-        options.append(true).create(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        let file = options.open(path).map_err(tried)?;
-        let sink = Endpoint::new(file.into()).map_err(|errno| tried(errno.into()))?;
+        let sink = match place {
+            Destination::Inherited(number, _) => {
+                fds::inherited(*number).and_then(|fd| Ok(Endpoint::sink(fd)?))
+            }
+            Destination::Path(path) => {
+                let mut options = File::options();
+                options.append(true).create(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+                options.open(path).and_then(|file| Ok(Endpoint::new(file.into())?))
+            }
+        };
+        let sink = sink.map_err(tried)?;
         Ok(Events {
             log: EventLog::default(),
             name,
@@ -58,6 +68,7 @@ impl Events {
             pending: 0..0,
             pending_lines: 0,
             in_flight: false,
+            shared: matches!(place, Destination::Inherited(..)),
         })
     }
 
@@ -88,8 +99,10 @@ impl Events {
         let range = self.pending.clone();
         let op = match (sink.kind(), ring.engine()) {
             // Readiness says nothing of a regular file: there only write(2) is sure to get on.
-            (Kind::File, Engine::Epoll) => Op::write_file(sink.fd(), buffer, range),
-            (Kind::File, Engine::Uring) => Op::write(sink.fd(), buffer, range),
+            (Kind::File, engine) if self.shared || engine == Engine::Epoll => {
+                Op::write_file(sink.fd(), buffer, range)
+            }
+            (Kind::File, _) => Op::write(sink.fd(), buffer, range),
             _ => Op::write(sink.fd(), buffer, range).after(sink.fd(), PollFlags::POLLOUT),
         };
         ring.submit(Token::session(Operation::Event), op)?;

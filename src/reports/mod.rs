@@ -81,7 +81,7 @@ impl<'c> Reports<'c> {
         started: Instant,
     ) -> Result<Reports<'c>, Error> {
         let stats_file = observe.stats.as_ref().and_then(|stats| stats.file.as_ref());
-        let stats_file = stats_file.map(|path| stats::open_file(path)).transpose()?;
+        let stats_file = stats_file.map(stats::open_file).transpose()?;
         if let Some(directory) = &observe.crash_dump {
             crash::check_directory(Path::new(directory)).map_err(|error| {
                 let tried = format!(

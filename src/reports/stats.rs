@@ -1,29 +1,32 @@
 //! The report at the end of a run: where it goes.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::figures::Figures;
-use crate::config::{Level, Stats, StatsFormat};
+use crate::config::{Destination, Level, Stats, StatsFormat};
 use crate::error::Error;
 use crate::notice;
 use crate::observe::report::{MemoryReport, Report};
 use crate::process::exit::Exit;
+use crate::process::fds;
 
-/// Opens the file for the report. It is emptied only when there is something to put in its place.
+/// The file for the report. One that is opened is emptied only when there is something to put in its place.
 ///
 /// # Errors
 /// One that names the file. A FIFO needs its reader by now: the signals that would end a wait for one are ours
 /// already.
-pub(crate) fn open_file(path: &OsStr) -> Result<File, Error> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false);
-    let file = options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-    file.map_err(|error| {
-        Error::os(format!("--stats-file: cannot open {}", path.to_string_lossy()), error)
-    })
+pub(crate) fn open_file(place: &Destination) -> Result<File, Error> {
+    let file = match place {
+        Destination::Inherited(number, _) => fds::inherited(*number).map(File::from),
+        Destination::Path(path) => {
+            let mut options = File::options();
+            options.write(true).create(true).truncate(false);
+            options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+        }
+    };
+    file.map_err(|error| Error::os(format!("--stats-file: cannot open {}", place.name()), error))
 }
 
 /// Writes the report into `file`, or to stderr if there is none.
@@ -45,15 +48,23 @@ pub(crate) fn write(
         StatsFormat::Text => report.to_string(),
     };
     let Some(file) = file else { return notice::raw(&text) };
-    if let Err(error) = replace(file, &text) {
-        let path = stats.file.as_ref().map(|path| path.to_string_lossy());
-        let tried = format!("write to {}", path.unwrap_or_default());
+    let written = match &stats.file {
+        Some(Destination::Inherited(..)) => add(file, &text),
+        _ => replace(file, &text),
+    };
+    if let Err(error) = written {
+        let name = stats.file.as_ref().map(Destination::name);
+        let tried = format!("write to {}", name.unwrap_or_default());
         notice::error(&Error::os(tried, error));
     }
 }
 
-fn replace(mut file: File, text: &str) -> io::Result<()> {
+fn replace(file: File, text: &str) -> io::Result<()> {
     // A device or pipe has no length to set.
     let _ = file.set_len(0);
+    add(file, text)
+}
+
+fn add(mut file: File, text: &str) -> io::Result<()> {
     file.write_all(format!("{}\n", text.trim_end()).as_bytes())
 }

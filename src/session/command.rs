@@ -45,6 +45,10 @@ pub(crate) struct Command<'c> {
     /// Ends of ptys for single streams, held for the child until it has ended.
     followers: Vec<OwnedFd>,
     signals_polled: bool,
+    /// Signals have their usual effect again.
+    signals_released: bool,
+    /// A signal that came after the child's end, and is meant for us.
+    pub(crate) interrupt: Option<Arrival>,
     child_polled: bool,
 }
 
@@ -79,6 +83,8 @@ impl<'c> Command<'c> {
             child_is_in_front: placement == Some(Placement::Foreground),
             followers,
             signals_polled: false,
+            signals_released: false,
+            interrupt: None,
             child_polled: false,
         }
     }
@@ -137,8 +143,7 @@ impl<'c> Command<'c> {
     }
 
     /// The command has ended, and its terminals end with whoever else has them open. What was meant for the child is void
-    /// now; what comes from here on is meant for nproxy. While our terminal is changed, signals still come through the loop,
-    /// which puts the terminal right before it dies of one.
+    /// now; what comes from here on is meant for nproxy.
     pub(crate) fn release(&mut self) {
         self.terminal.iter_mut().for_each(Terminal::release);
         self.followers.clear();
@@ -149,19 +154,15 @@ impl<'c> Command<'c> {
                 self.child.was_overtaken_by(arrival.signal);
             }
         }
-        if !self.terminal.as_ref().is_some_and(Terminal::is_changed) {
-            self.signals.release();
-        }
     }
 
     /// Keeps the two fds polled that tell of the child and of signals.
     pub(crate) fn arm(&mut self, ring: &mut Ring) -> io::Result<()> {
         let ended = self.child.exit().is_some();
-        let released = ended && !self.terminal.as_ref().is_some_and(Terminal::is_changed);
         if !ended {
             self.memory.arm(ring)?;
         }
-        if !self.signals_polled && !released {
+        if !self.signals_polled && !self.signals_released {
             let op = Op::poll(self.signals.fd(), PollFlags::POLLIN);
             ring.submit(Token::session(Operation::Signal), op)?;
             self.signals_polled = true;
@@ -185,7 +186,7 @@ impl<'c> Command<'c> {
                 self.arrivals.push((Instant::now(), arrival));
             }
             if self.child.exit().is_some() {
-                self.end_by(arrival.signal);
+                self.be_interrupted(arrival);
                 continue;
             }
             if self.terminal.is_some() {
@@ -236,13 +237,32 @@ impl<'c> Command<'c> {
         }
     }
 
-    /// The child has ended and its last bytes are on their way: a signal is meant for us now.
-    fn end_by(&mut self, signal: i32) {
-        if matches!(signal, libc::SIGCHLD | libc::SIGCONT | libc::SIGWINCH | libc::SIGURG) {
-            return;
+    /// The child has ended and its last bytes are on their way: a signal is meant for us now. Our terminal is put right
+    /// before it has its effect.
+    fn be_interrupted(&mut self, arrival: Arrival) {
+        match arrival.signal {
+            libc::SIGCHLD | libc::SIGCONT | libc::SIGWINCH | libc::SIGURG => {}
+            libc::SIGHUP | libc::SIGINT | libc::SIGTERM => {
+                self.terminal = None;
+                self.release_signals();
+                self.interrupt.get_or_insert(arrival);
+            }
+            libc::SIGTSTP => {
+                self.terminal = None;
+                self.signals.stop(Whom::Ourselves, libc::SIGTSTP);
+            }
+            signal => {
+                self.terminal = None;
+                self.release_signals();
+                self.signals.raise(signal);
+            }
         }
-        self.terminal = None;
-        self.signals.raise(signal);
+    }
+
+    /// A second signal has its usual effect.
+    fn release_signals(&mut self) {
+        self.signals_released = true;
+        self.signals.release();
     }
 
     /// A child that has stopped stops us too, so that the shell sees its job stopped.

@@ -11,11 +11,14 @@ use super::command::{Changes, Command};
 use super::job_control::is_hung_up;
 use super::linger::report_end;
 use crate::config::{Linger, TeeFailure, Transfer, Unit};
+use crate::copies::writer::Ending;
 use crate::error::Error;
 use crate::notice;
+use crate::observe::events::Event;
 use crate::process::child;
 use crate::process::exit::Exit;
 use crate::process::procfs;
+use crate::process::signals::Arrival;
 use crate::process::silence::{Due, Output};
 use crate::relay::{End, Kind, Relay, Role, Stream};
 use crate::reports::{Before, figures};
@@ -46,8 +49,9 @@ impl Session<'_> {
         let now = self.ring.now();
         self.watch_silence(now)?;
         self.watch_prompt(now);
-        self.relays.leave_stalled_copies(self.asked_to_end, &mut self.ring, now)?;
-        self.writers.turn(&self.relays, self.asked_to_end, &mut self.ring, now)?;
+        self.interruption.arm(&mut self.ring)?;
+        self.relays.leave_stalled_copies(self.ending, &mut self.ring, now)?;
+        self.writers.turn(&self.relays, self.ending, &mut self.ring, now)?;
         self.reports.advance(&self.relays, &mut self.ring, now)?;
         for relay in self.relays.iter_mut() {
             relay.on_time(&mut self.ring, now)?;
@@ -74,6 +78,9 @@ impl Session<'_> {
 
     /// Whether the command runs or a stream is open.
     fn is_under_way(&self) -> bool {
+        if self.interruption.deadline().is_some_and(|until| until <= self.ring.now()) {
+            return false;
+        }
         let running = self.command.as_ref().is_some_and(Command::is_running);
         let open = self.relays.iter().any(|relay| relay.ended().is_none());
         running || self.is_ending() || open || !self.writers.all_ended()
@@ -186,13 +193,7 @@ impl Session<'_> {
     /// What each completion means: the index of the program.
     fn dispatch(&mut self, completion: Completion) -> io::Result<()> {
         match (completion.token.operation, &mut self.command) {
-            (Operation::Signal, Some(command)) => {
-                let ended = command.on_signals(self.verbosity);
-                self.ring.read_clock(); // We may have been stopped meanwhile.
-                if ended {
-                    self.command_ended()?;
-                }
-            }
+            (Operation::Signal, _) => self.take_signals()?,
             (Operation::ChildExit | Operation::MonitorEvent, Some(command)) => {
                 if command.on_child_event() {
                     self.command_ended()?;
@@ -204,8 +205,7 @@ impl Session<'_> {
                 command.terminal.iter_mut().for_each(|terminal| terminal.polled(operation));
             }
             (
-                Operation::Signal
-                | Operation::ChildExit
+                Operation::ChildExit
                 | Operation::MonitorEvent
                 | Operation::MemoryStall
                 | Operation::MemoryEvent
@@ -244,6 +244,36 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Takes what has arrived: for the command, as long as there is one.
+    fn take_signals(&mut self) -> io::Result<()> {
+        let (ended, interrupt) = match &mut self.command {
+            Some(command) => (command.on_signals(self.verbosity), command.interrupt.take()),
+            None => (false, self.interruption.next()),
+        };
+        self.ring.read_clock(); // We may have been stopped meanwhile.
+        if ended {
+            self.command_ended()?;
+        }
+        match interrupt {
+            Some(arrival) => self.interrupt(arrival),
+            None => Ok(()),
+        }
+    }
+
+    /// A signal is meant for us: nothing more is taken, and what was taken goes on for a while.
+    fn interrupt(&mut self, arrival: Arrival) -> io::Result<()> {
+        let now = self.ring.now();
+        let Arrival { signal, from_terminal, .. } = arrival;
+        self.reports.event(now, &Event::Signal { signal, from_terminal });
+        self.interruption.begin(signal, now);
+        self.ending = Ending::AskedFor;
+        for relay in self.relays.iter_mut().filter(|relay| relay.role().is_first()) {
+            relay.finish(&mut self.ring)?;
+        }
+        self.writers.restart_patience(now);
+        Ok(())
+    }
+
     /// The command is gone: nobody reads its stdin, and its other streams have a time limit from now.
     fn command_ended(&mut self) -> io::Result<()> {
         self.ring.read_clock();
@@ -253,11 +283,15 @@ impl Session<'_> {
         child::leave_orphans_to_the_kernel(&command.child);
         if let Some(exit) = command.child.exit() {
             use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-            self.asked_to_end = matches!(exit, Exit::Signal(SIGHUP | SIGINT | SIGQUIT | SIGTERM));
+            self.ending = match exit {
+                Exit::Signal(SIGHUP | SIGINT | SIGQUIT | SIGTERM) => Ending::AskedFor,
+                _ => Ending::CommandEnded,
+            };
             command.memory.command_ended(exit, &mut self.relays, now);
             self.reports.command_ended(now);
         }
         self.relays.restart_silence(now);
+        self.writers.restart_patience(now);
         for relay in self.relays.iter_mut().filter(|relay| relay.stream() == Stream::Stdin) {
             relay.stop(&mut self.ring)?;
         }
@@ -275,7 +309,7 @@ impl Session<'_> {
             }
             self.reports.ended(relay, end);
             self.lost |= match (end, relay.role()) {
-                (End::Failed(_) | End::ReaderLeft | End::Closed, Role::Copy) => strict,
+                (End::Failed(_), Role::Copy) => strict,
                 (End::Failed(_), _) => true,
                 _ => false,
             };
@@ -314,8 +348,8 @@ impl Session<'_> {
         if !self.is_under_way() {
             return Ok(Some(Duration::ZERO));
         }
-        let relays = self.relays.deadline(self.asked_to_end, now);
-        let writers = self.writers.deadline(&self.relays, self.asked_to_end);
+        let relays = self.relays.deadline(self.ending, now);
+        let writers = self.writers.deadline(&self.relays, self.ending);
         let command = self.command.as_ref().and_then(|command| match command.is_running() {
             true => command.memory.deadline(),
             false => match command.wrap.linger {
@@ -334,6 +368,7 @@ impl Session<'_> {
         let silence = self.silence.deadline(now).filter(|_| watched);
         let waits = relays.into_iter().chain(writers).chain(silence).chain(command).chain(stop);
         let all = waits.chain(keys).chain(prompt).chain(reports);
+        let all = all.chain(self.interruption.deadline());
         match all.min() {
             Some(next) => Ok(Some(next.saturating_duration_since(now))),
             None if self.ring.is_idle() => Err(io::Error::other("nothing is left to wait for")),

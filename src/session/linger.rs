@@ -10,7 +10,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Whence, lseek};
 
 use crate::config::Verbosity;
-use crate::copies::writer::only_copies_are_left;
+use crate::copies::writer::{Ending, only_copies_are_left};
 use crate::error::Error;
 use crate::notice;
 use crate::process::procfs::{self, Held, Holder};
@@ -191,23 +191,24 @@ impl Relays {
         Ok(())
     }
 
-    /// Leaves copies that take no more: those that may lose bytes after the end of all streams, and all of them once
+    /// Leaves copies that take no more: those that may lose bytes once the command has ended, and all of them once
     /// the run was asked to end. A stream that a copy has held up then goes on without it.
     ///
     /// # Errors
     /// Only if the ring itself fails.
     pub(crate) fn leave_stalled_copies(
         &mut self,
-        asked_to_end: bool,
+        ending: Ending,
         ring: &mut Ring,
         now: Instant,
     ) -> io::Result<()> {
-        let stalling = self.stalling_copies(asked_to_end).filter(|(_, at)| *at <= now);
+        let over = only_copies_are_left(self);
+        let stalling = self.stalling_copies(ending).filter(|(_, at)| *at <= now);
         let due: Vec<usize> = stalling.map(|(copy, _)| copy).collect();
         for copy in due {
             let relay = &mut self.relays[copy];
             let more = relay.source().is_some_and(Endpoint::has_input);
-            if more || !relay.has_passed_on() || !asked_to_end {
+            if more || !relay.has_passed_on() || over && ending != Ending::AskedFor {
                 relay.stop(ring)?;
             } else {
                 self.notes[copy].moved = now;
@@ -220,19 +221,20 @@ impl Relays {
     ///
     /// Where a thread writes the copy, it decides: it may take little at a time, and the relay then none for long. A
     /// terminal that is paused (Ctrl-S) takes nothing either, and somebody has asked for an end.
-    fn stalling_copies(&self, asked_to_end: bool) -> impl Iterator<Item = (usize, Instant)> {
+    fn stalling_copies(&self, ending: Ending) -> impl Iterator<Item = (usize, Instant)> {
         let over = only_copies_are_left(self);
         let relays = self.relays.iter().zip(&self.notes).enumerate();
         let open = relays.filter(|(_, (relay, _))| relay.ended().is_none());
         open.filter_map(move |(number, (relay, note))| {
             let is_copy = relay.role() == Role::Copy;
-            let wait = match (relay.beyond(), asked_to_end) {
+            let wait = match (relay.beyond(), ending) {
                 (Some(beyond), _) => beyond.is_finished().then_some(Duration::ZERO)?,
-                (None, true) if is_copy || relay.sink_kind() == Kind::Terminal => {
+                (None, Ending::AskedFor) if is_copy || relay.sink_kind() == Kind::Terminal => {
                     note.wait.map_or(STALLED_COPY, |wait| wait.min(STALLED_COPY))
                 }
-                (None, true) => return None,
-                (None, false) => note.wait.filter(|_| over)?,
+                (None, Ending::AskedFor) => return None,
+                (None, Ending::CommandEnded) => note.wait?,
+                (None, Ending::NotYet) => note.wait.filter(|_| over)?,
             };
             Some((number, note.moved + wait))
         })
@@ -246,9 +248,9 @@ impl Relays {
     }
 
     /// When something here falls due, if nothing completes before.
-    pub(crate) fn deadline(&self, asked_to_end: bool, now: Instant) -> Option<Instant> {
+    pub(crate) fn deadline(&self, ending: Ending, now: Instant) -> Option<Instant> {
         let relays = self.relays.iter().filter_map(|relay| relay.deadline(now));
-        relays.chain(self.stalling_copies(asked_to_end).map(|(_, at)| at)).min()
+        relays.chain(self.stalling_copies(ending).map(|(_, at)| at)).min()
     }
 
     /// Since when no stream from the command has moved a byte. One that is busy keeps the others: whoever

@@ -5,6 +5,7 @@
 
 mod command;
 mod event_loop;
+mod interruption;
 mod job_control;
 mod linger;
 mod memory;
@@ -23,7 +24,7 @@ use crate::config::{
 };
 use crate::copies::held::Held;
 use crate::copies::open::Copies;
-use crate::copies::writer::Writers;
+use crate::copies::writer::{Ending, Writers};
 use crate::error::{Error, STATUS_FAILED, STATUS_TIMED_OUT};
 use crate::notice;
 use crate::process::child::Child;
@@ -41,6 +42,7 @@ use crate::reports::{MemoryEnd, Reports, figures};
 use crate::ring::{Engine, Ring, Workers};
 use crate::terminal::Terminal;
 use command::Command;
+use interruption::Interruption;
 use linger::Relays;
 use memory::MemoryWatch;
 
@@ -60,14 +62,17 @@ pub(crate) fn run(config: &Config) -> Result<Exit, Error> {
 fn filter(config: &Config) -> Result<Exit, Error> {
     let started = Instant::now();
     let copies = Copies::open(&config.output.tee, config.verbosity, started)?;
+    let interruption = Interruption::of_filter()?;
     let routes = plan::for_filter(&config.output, &copies.feeds, started)?;
     plan::refuse_copy_onto_source(&routes, &copies.files)?;
     let mut session = Session::open(config, started, routes, copies)?;
+    session.interruption = interruption;
     session.begin()?;
     fds::release_standard_fds();
     session.relay_all()?;
     let last = session.relays.iter().find(|relay| relay.role().is_last());
     let exit = match last.and_then(Relay::ended) {
+        _ if let Some(signal) = session.interruption.signal() => Exit::Signal(signal),
         // As cat does: the reader that left shows in the signal, unless that is ignored.
         Some(End::ReaderLeft) if !startup::sigpipe_was_ignored() => Exit::Signal(libc::SIGPIPE),
         Some(End::ReaderLeft) => {
@@ -162,8 +167,9 @@ struct Session<'c> {
     asked: Vec<Process>,
     /// Some bytes could not be delivered, and not because their reader left.
     lost: bool,
-    /// The command has ended by a signal that asks for an end.
-    asked_to_end: bool,
+    ending: Ending,
+    /// A signal that is meant for us.
+    interruption: Interruption,
 }
 
 impl<'c> Session<'c> {
@@ -202,7 +208,8 @@ impl<'c> Session<'c> {
             silence: SilenceWatch::new(config.silence, started),
             asked: Vec::new(),
             lost: false,
-            asked_to_end: false,
+            ending: Ending::NotYet,
+            interruption: Interruption::default(),
         })
     }
 
@@ -210,6 +217,7 @@ impl<'c> Session<'c> {
     fn verdict(&self) -> Exit {
         let ended = self.command.as_ref().and_then(|command| command.child.exit());
         match ended.unwrap_or(Exit::Status(STATUS_FAILED)) {
+            _ if let Some(signal) = self.interruption.signal() => Exit::Signal(signal),
             _ if self.silence.is_over() => Exit::Status(STATUS_TIMED_OUT),
             // What was lost for another reason than a reader that left shows, even if the command died of it.
             Exit::Status(0) | Exit::Signal(libc::SIGPIPE) if self.falls_short() => {

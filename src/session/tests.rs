@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::linger::Relays;
 use super::plan::refuse_copy_onto_source;
+use crate::copies::writer::Ending;
 use crate::relay::{End, Endpoint, Relay, Role, Route, Stream};
 use crate::ring::{Engine, Ring, Workers};
 
@@ -120,15 +121,15 @@ fn a_copy_that_takes_nothing_is_left_only_when_it_may_be() {
     let (mut relays, mut ends, mut ring) = relays(&roles);
     settle(&mut relays, &mut ring);
     let later = Instant::now() + Duration::from_secs(5);
-    assert_eq!(relays.deadline(false, Instant::now()), None, "a file may hold the run up");
-    relays.leave_stalled_copies(false, &mut ring, later).expect("the ring");
+    assert_eq!(relays.deadline(Ending::NotYet, Instant::now()), None, "a file may hold the run up");
+    relays.leave_stalled_copies(Ending::NotYet, &mut ring, later).expect("the ring");
     assert!(relays[0].ended().is_none());
     drop(ends.pop());
     let wait = Some(Duration::from_secs(1));
     let (mut relays, mut ends, mut ring) = relays_with_wait(&roles, wait);
     settle(&mut relays, &mut ring);
-    assert!(relays.deadline(false, Instant::now()).is_some_and(|at| at < later));
-    relays.leave_stalled_copies(false, &mut ring, later).expect("the ring");
+    assert!(relays.deadline(Ending::NotYet, Instant::now()).is_some_and(|at| at < later));
+    relays.leave_stalled_copies(Ending::NotYet, &mut ring, later).expect("the ring");
     assert!(matches!(relays[0].ended(), Some(End::Stopped)));
     drop(ends.pop());
 }

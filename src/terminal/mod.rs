@@ -224,11 +224,6 @@ impl Terminal {
         if foreground { Placement::Foreground } else { Placement::Background }
     }
 
-    /// Whether our terminal has other modes than the run began with.
-    pub(crate) fn is_changed(&self) -> bool {
-        self.screen.as_ref().is_some_and(Screen::is_changed)
-    }
-
     /// Sends the foreground group of the child's terminal what a key sends. False if that does not do it.
     pub(crate) fn signal(&self, signal: i32) -> bool {
         self.leader.as_ref().is_some_and(|leader| pty::signal(leader.fd(), signal).is_ok())

@@ -47,6 +47,8 @@ pub(in crate::relay) struct Buffered {
     /// Of `output`: the beginning of a line whose rest the filter still has, and no room for.
     kept: Range<usize>,
     source_ended: bool,
+    /// No more is taken from the source.
+    finishing: bool,
     /// How the relay ends, if not because the source has ended.
     end: Option<End>,
     /// The most that one write may carry: a socket that keeps records apart takes only so much at a time.
@@ -98,6 +100,7 @@ impl Buffered {
             pending: 0..0,
             kept: 0..0,
             source_ended: false,
+            finishing: false,
             end: None,
             largest_write: BUFFER,
             last: None,
@@ -133,7 +136,10 @@ impl Buffered {
                 }
             }
         }
-        self.completing_line &= reads != Reads::Flush;
+        if self.finishing && self.input.is_some() {
+            self.source_ended = true;
+        }
+        self.completing_line &= reads != Reads::Flush && !self.finishing;
         self.pass_on(source, sink, reads);
         if let Reads::UpTo(most) = reads
             && !self.source_ended
@@ -143,6 +149,8 @@ impl Buffered {
             let most = match source.kind() {
                 // What does not fit is lost.
                 Kind::Records => BUFFER,
+                // And the byte in front.
+                _ if link.packets.is_some() => (most as usize).saturating_add(1),
                 _ => most as usize,
             };
             let op = read(source, input, self.filled.end).at_most(most);
@@ -318,6 +326,12 @@ impl Buffered {
             }
         }
         Step::End(self.end.take().unwrap_or(End::Delivered))
+    }
+
+    /// Takes no more. False if there is nothing that could go on.
+    pub(in crate::relay) fn finish(&mut self) -> bool {
+        self.finishing = self.buffers == Buffers::Made;
+        self.finishing
     }
 
     /// The source is being left: lets out what text modes hold, and ends when that is written. False if they hold nothing.

@@ -229,6 +229,8 @@ pub(in crate::relay) struct Brokered {
     /// Bytes in the broker.
     held: u64,
     source_ended: bool,
+    /// No more is taken from the source.
+    finishing: bool,
 }
 
 impl Brokered {
@@ -248,6 +250,7 @@ impl Brokered {
             broker_out,
             held: 0,
             source_ended: false,
+            finishing: false,
         })
     }
 
@@ -261,6 +264,7 @@ impl Brokered {
         if let Some(source) = &link.source
             && let Reads::UpTo(most) = reads
             && !self.source_ended
+            && !self.finishing
             && (self.turns == Turns::Overlap || self.held == 0)
             && self.fill.in_flight.is_none()
         {
@@ -307,6 +311,10 @@ impl Brokered {
                 link.poll_both();
                 Step::Continue
             }
+            TransferResult::Cancelled if self.finishing => {
+                self.source_ended = true;
+                self.end_if_drained(link)
+            }
             TransferResult::Again | TransferResult::Cancelled => Step::Continue,
             TransferResult::Refused if link.counters.operations == 0 => Step::Refused,
             TransferResult::Refused => link.read_failed(nix::errno::Errno::EINVAL),
@@ -336,6 +344,13 @@ impl Brokered {
             }
             TransferResult::Failed(errno) => link.write_failed(errno),
         }
+    }
+
+    /// Takes no more. False if nothing was taken.
+    pub(in crate::relay) fn finish(&mut self) -> bool {
+        self.finishing = true;
+        self.source_ended = self.fill.in_flight.is_none();
+        self.held > 0 || !self.source_ended
     }
 
     fn end_if_drained(&self, link: &Link) -> Step {

@@ -73,6 +73,11 @@ impl Buffered {
                 link.poll_both();
                 Step::Continue
             }
+            TransferResult::Cancelled if self.finishing => {
+                self.source_ended = true;
+                self.completing_line = false;
+                self.end_if_drained(link)
+            }
             TransferResult::Again | TransferResult::Cancelled => {
                 self.completing_line &= self.line_wait != LineWait::Over;
                 Step::Continue

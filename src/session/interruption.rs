@@ -1,0 +1,73 @@
+//! A signal that is meant for nproxy itself: any that a filter gets, and what comes when the command has ended already.
+//!
+//! Nothing more is taken then, and what was taken goes on for a while: bytes, the lines of a screen, reports. A second
+//! signal has its usual effect at once.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+
+use crate::error::Error;
+use crate::process::signals::{Arrival, Signals};
+use crate::ring::{Op, Operation, Ring, Token};
+
+/// How long what was taken may take to go on.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Default)]
+pub(crate) struct Interruption {
+    /// Those of a filter; a command's come from elsewhere.
+    signals: Option<Signals>,
+    polled: bool,
+    begun: Option<(i32, Instant)>,
+}
+
+impl Interruption {
+    /// For a filter, which then hears of what asks it to end.
+    ///
+    /// # Errors
+    /// What signalfd(2) says.
+    pub(crate) fn of_filter() -> Result<Interruption, Error> {
+        Ok(Interruption { signals: Some(Signals::take_interrupts()?), ..Interruption::default() })
+    }
+
+    /// Keeps the signals polled.
+    ///
+    /// # Errors
+    /// Only if the ring itself fails.
+    pub(crate) fn arm(&mut self, ring: &mut Ring) -> io::Result<()> {
+        match &self.signals {
+            Some(signals) if !self.polled && self.begun.is_none() => {
+                self.polled = true;
+                let op = Op::poll(signals.fd(), PollFlags::POLLIN);
+                ring.submit(Token::session(Operation::Signal), op)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a filter has been sent. From here on signals have their usual effect.
+    pub(crate) fn next(&mut self) -> Option<Arrival> {
+        self.polled = false;
+        let signals = self.signals.as_ref()?;
+        let arrival = signals.next()?;
+        signals.release();
+        Some(arrival)
+    }
+
+    /// This signal ends the run.
+    pub(crate) fn begin(&mut self, signal: i32, now: Instant) {
+        self.begun.get_or_insert((signal, now));
+    }
+
+    /// The signal that ends the run.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        self.begun.map(|(signal, _)| signal)
+    }
+
+    /// Up to when what was taken may go on.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.begun.map(|(_, at)| at + PATIENCE)
+    }
+}
