@@ -17,6 +17,7 @@ on_both_engines![
     file_size_limit_ends_the_hiding,
     full_disk_ends_the_hiding,
     no_place_to_hold_it,
+    an_empty_tmpdir_names_none,
     reader_that_leaves,
     silence_is_a_failure,
     at_a_terminal,
@@ -39,6 +40,11 @@ fn all_of_a_failure(engine: Engine) {
     let run = Launch::nproxy(engine).args(["--only-on-failure", "sh", "-c", &script]).finish();
     run.expect_code(42).expect_stdout(payload_digest());
     run.expect(run.stderr.text() == "1\n2\n3\n4\n5\n", "stderr as it was");
+}
+
+fn an_empty_tmpdir_names_none(engine: Engine) {
+    let run = Launch::nproxy(engine).env("TMPDIR", "").args(["--only-on-failure", "echo", "x"]);
+    run.finish().expect_code(0).expect_output("").expect_silent();
 }
 
 /// Where both go to one place, they share a file.

@@ -14,6 +14,8 @@ pub(crate) mod readers;
 mod lifetime;
 // Signals from elsewhere, dispositions, stop and continue.
 mod signals;
+// Signals that are meant for nproxy itself.
+mod interruption;
 // The same at a real terminal, under an interactive shell.
 mod job_control;
 // Kernels that refuse, disks that are full, descriptors that are closed or do not block.

@@ -23,6 +23,7 @@ on_both_engines![
     nobody_is_blamed_who_was_asked_to_end,
     rate_of_a_filter,
     rate_of_each_stream,
+    very_low_rates,
 ];
 
 /// SIGTERM, one line that says why, and 124.
@@ -147,6 +148,18 @@ fn nobody_is_blamed_who_was_asked_to_end(engine: Engine) {
         run.expect_one_line(&["end bash: no output for 2s"]);
         run.expect(run.left.is_empty(), "nothing is left");
     }
+}
+
+/// Below a byte in the time between two transfers, and at a pty, which puts a byte of its own in front of each read.
+fn very_low_rates(engine: Engine) {
+    let run = Launch::nproxy(engine).args(["--limit-rate=5", "echo", "hi"]).finish();
+    run.expect_code(0).expect_output("hi\n");
+    run.expect(run.elapsed >= Duration::from_millis(400), "three bytes, five a second");
+    let run = Launch::nproxy(engine)
+        .args(["--pty=always", "--limit-rate=100", "sh", "-c", "printf %060d 7"])
+        .finish();
+    run.expect_code(0).expect_output(&format!("{:060}", 7));
+    run.expect(run.elapsed >= Duration::from_millis(400), "sixty bytes, a hundred a second");
 }
 
 /// Every byte arrives, and no sooner than it may.

@@ -21,6 +21,7 @@ use crate::proc;
 on_both_engines![
     peer_that_stalls_and_resumes,
     stalled_leg_holds_the_command,
+    stalled_leg_is_left_once_the_command_has_ended,
     stalled_leg_loses_and_recovers,
     stalled_leg_of_both_streams,
     unread_leg_costs_no_time,
@@ -51,6 +52,21 @@ fn stalled_fifo(directory: &Path) -> fs::File {
     let path = directory.join("fifo");
     nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("mkfifo");
     fs::OpenOptions::new().read(true).write(true).open(path).expect("open the FIFO")
+}
+
+/// Less than the pipes hold lets the command end while its last bytes still wait for the leg.
+fn stalled_leg_is_left_once_the_command_has_ended(engine: Engine) {
+    for target in ["fifo,wait=300ms", "|exec sleep 600,wait=300ms"] {
+        let directory = tempdir().expect("directory");
+        let _stalled = stalled_fifo(directory.path());
+        let run = Launch::nproxy(engine)
+            .args(["--tee", target, "head", "-c", "3000000", "/dev/zero"])
+            .directory(directory.path())
+            .finish();
+        run.expect_code(0).expect(run.stdout.digest.bytes == 3_000_000, "all of stdout");
+        run.expect_message(&["bytes were not written there"]);
+        run.expect(run.left.is_empty(), "nothing is left");
+    }
 }
 
 /// By default a leg that takes nothing stops the command, and costs nothing meanwhile.

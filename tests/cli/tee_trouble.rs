@@ -34,6 +34,7 @@ on_both_engines![
     late_reader_of_a_fifo_leaves,
     peer_that_talks_and_reads_late,
     what_is_dropped_falls_short_of_strict,
+    command_that_has_had_enough,
     targets_that_cannot_be_opened,
 ];
 
@@ -304,6 +305,26 @@ fn what_is_dropped_falls_short_of_strict(engine: Engine) {
             "fifo: no reader has opened it; until then what its pipes cannot hold is dropped",
         ]);
         run.expect_message(&["fifo: ", " bytes were not written there"]);
+    }
+}
+
+/// It ends well, and early. That is a loss only if there is more to come.
+fn command_that_has_had_enough(engine: Engine) {
+    let wait = "echo one; until [ -s first ]; do sleep .1; done";
+    for (rest, code) in [("", 0), ("; echo two", 125)] {
+        let directory = tempdir().expect("directory");
+        let run = Launch::nproxy(engine)
+            .args(["--tee-strict", "--tee", "|head -n 1 >first", "sh", "-c"])
+            .arg(format!("{wait}{rest}"))
+            .directory(directory.path())
+            .finish();
+        run.expect_code(code).expect_output(if code == 0 { "one\n" } else { "one\ntwo\n" });
+        match code {
+            0 => run.expect_silent(),
+            _ => run.expect_message(&["|head -n 1 >first: 4 bytes were not written there"]),
+        };
+        let first = fs::read_to_string(directory.path().join("first")).expect("the copy");
+        assert_eq!(first, "one\n");
     }
 }
 

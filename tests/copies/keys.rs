@@ -29,6 +29,7 @@ fn each_copy_has_its_own(engine: Engine) {
 
 fn what_cannot_be_is_refused(engine: Engine) {
     let directory = tempdir().expect("directory");
+    let too_long = format!("unix:{:0108}", 1);
     let cases = [
         ("log,rotate=five", "expected a size"),
         ("log,keep=3", "need rotate or every"),
@@ -38,6 +39,9 @@ fn what_cannot_be_is_refused(engine: Engine) {
         ("log,restart=never", "restart is for commands"),
         ("|", "expected |COMMAND"),
         ("journal:", "expected journal:IDENT"),
+        ("unix:", "expected unix:PATH"),
+        (&too_long, "at most 107 bytes"),
+        ("", "an empty name"),
         ("log,full=wait", "expected block or drop"),
     ];
     for (target, why) in cases {

@@ -18,6 +18,7 @@ on_both_engines!(
     a_copy_that_fails_is_told,
     a_reader_that_sleeps_holds_nothing_up,
     sessions_can_share_a_file,
+    they_share_the_commands_own_file,
 );
 
 fn events(path: &Path) -> Vec<Value> {
@@ -32,6 +33,19 @@ fn events(path: &Path) -> Vec<Value> {
 
 fn named<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["event"] == name).collect()
+}
+
+/// /dev/stderr is the descriptor, not the file anew: neither writes over the other.
+fn they_share_the_commands_own_file(engine: Engine) {
+    let directory = tempfile::tempdir().unwrap();
+    let script = "echo old >log; nproxy --events /dev/stderr sh -c 'for i in 1 2 3; do echo line $i >&2; done' 2>>log";
+    Launch::shell(engine, script).directory(directory.path()).finish().expect_code(0);
+    let log = fs::read_to_string(directory.path().join("log")).unwrap();
+    let (told, lines): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with('{'));
+    assert_eq!(lines, ["old", "line 1", "line 2", "line 3"]);
+    let told: Vec<Value> =
+        told.iter().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert_eq!((named(&told, "start").len(), named(&told, "exit").len()), (1, 1));
 }
 
 fn a_run_is_told_from_start_to_exit(engine: Engine) {

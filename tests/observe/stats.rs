@@ -11,6 +11,7 @@ on_both_engines!(
     figures_agree_with_the_truth,
     every_report_fits_the_schema,
     a_report_goes_into_a_file,
+    a_report_goes_into_a_descriptor,
     what_it_waited_for_is_told,
     a_slow_copy_is_told,
     what_did_not_happen_is_not_told,
@@ -25,6 +26,22 @@ fn fits(report: &Value) {
 fn stream<'a>(report: &'a Value, name: &str) -> &'a Value {
     let streams = report["streams"].as_array().expect("streams");
     streams.iter().find(|stream| stream["stream"] == name).expect(name)
+}
+
+/// Behind what was written there before, by the run too.
+fn a_report_goes_into_a_descriptor(engine: Engine) {
+    for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let directory = tempfile::tempdir().unwrap();
+        let script = format!("echo old >log; nproxy --stats-file {name} echo hi >>log");
+        let run = Launch::shell(engine, &script).directory(directory.path()).finish();
+        run.expect_code(0).expect_silent();
+        let log = fs::read_to_string(directory.path().join("log")).unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        assert_eq!((lines.len(), &lines[..2]), (3, &["old", "hi"][..]), "{name}");
+        fits(&serde_json::from_str(lines[2]).expect(lines[2]));
+    }
+    let run = Launch::nproxy(engine).args(["--stats-file", "/dev/fd/77", "true"]).finish();
+    run.expect_code(125).expect_one_line(&["--stats-file: cannot open /dev/fd/77"]);
 }
 
 fn figures_agree_with_the_truth(engine: Engine) {
