@@ -28,7 +28,7 @@ pub struct CopyFlags {
     /// `keep=N` finished ones stay, or as many as make `total=SIZE` with the current one; `compress=gzip|zstd` runs
     /// that program on each; without it they stay as they are. `reopen` opens PATH again when others have renamed or removed the file.
     ///
-    /// Collectors, commands and FIFOs: `wait=TIME` is how long the end of the run waits for one that takes nothing (10s);
+    /// Collectors, commands and FIFOs: `wait=TIME` is how long the end of the run waits for one that takes nothing (10s, at least 200ms);
     /// `restart=on-failure` starts a command again that ends early. A collector that is absent or goes away is connected
     /// again when it is back; until then `full` says whether everything waits for it. With `spool=DIR[:MAX]` (tcp: and unix:) the
     /// copy goes through files in DIR, which must exist and serves one run at a time: the collector may be away while MAX

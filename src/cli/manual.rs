@@ -40,7 +40,7 @@ pub const EXAMPLES: [(&str, &str); 7] = [
     ),
     ("nproxy --status", "List all running sessions, with what each of them waits for."),
     (
-        "nproxy --tee fifo,full=drop,wait=0s -- ./measure",
+        "nproxy --tee fifo,full=drop,wait=1s -- ./measure",
         "Feed a viewer that may be slow: it loses bytes, the command never waits.",
     ),
 ];

@@ -19,6 +19,8 @@ const MOST_TARGETS: usize = 200;
 /// How long the end of a run waits for a copy that takes nothing, if nothing is said.
 const WAIT: Duration = Duration::from_secs(10);
 
+/// One that is only late, because the machine is busy, is not given up sooner.
+const SHORTEST_WAIT: Duration = Duration::from_millis(200);
 /// How many bytes may wait in a spool, if nothing is said.
 const SPOOL: u64 = 1 << 30;
 
@@ -190,7 +192,7 @@ impl CopyTo {
             on_full: keys.full.unwrap_or(flags.tee_full),
             rotation,
             moved: if keys.reopen { Moved::Reopened } else { Moved::Followed },
-            wait: keys.wait.unwrap_or(WAIT),
+            wait: keys.wait.map_or(WAIT, |wait| wait.max(SHORTEST_WAIT)),
             restart: keys.restart.unwrap_or_default(),
             spool: keys
                 .spool

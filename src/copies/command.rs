@@ -129,7 +129,7 @@ impl CommandCopy {
         };
         stdin.take_back(fed != Ok(Over::Sink));
         let over = fed.map_err(|errno| Error::os(format!("write to {}", intake.name), errno))?;
-        let status = self.end(&mut run, intake).map_err(tried)?;
+        let status = self.end(&mut run, over, intake).map_err(tried)?;
         Ok((over, status, run.since))
     }
 
@@ -174,7 +174,7 @@ impl CommandCopy {
     }
 
     /// Waits for its end; one that is asked to leave, or does not end in time, gets SIGTERM.
-    fn end(&self, run: &mut Run, intake: &Intake) -> io::Result<ExitStatus> {
+    fn end(&self, run: &mut Run, over: Over, intake: &Intake) -> io::Result<ExitStatus> {
         let until = Instant::now() + self.wait;
         loop {
             if let Some(status) = run.child.try_wait()? {
@@ -184,6 +184,10 @@ impl CommandCopy {
                 break;
             }
             intake.wait([Some((run.pidfd.as_fd(), PollFlags::POLLIN))], Some(until));
+        }
+        if intake.stop.is_hurried() && over == Over::Input {
+            // It has all of it, and can end without us.
+            return Ok(ExitStatus::from_raw(0));
         }
         let group = nix::unistd::Pid::from_raw(run.child.id() as i32);
         let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGTERM);

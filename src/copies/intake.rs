@@ -49,17 +49,29 @@ struct OwnPipe {
 #[derive(Debug)]
 pub(crate) struct Stop {
     asked: AtomicBool,
+    hurried: AtomicBool,
     bell: OwnedFd,
 }
 
 impl Stop {
     pub(crate) fn new() -> Result<Stop, Errno> {
-        Ok(Stop { asked: AtomicBool::new(false), bell: bell::new()? })
+        let (asked, hurried) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Stop { asked, hurried, bell: bell::new()? })
     }
 
     pub(crate) fn ask(&self) {
         self.asked.store(true, Ordering::Release);
         bell::ring(&self.bell);
+    }
+
+    /// Asks because the run was asked to end: what goes on by itself is let go.
+    pub(crate) fn hurry(&self) {
+        self.hurried.store(true, Ordering::Release);
+        self.ask();
+    }
+
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_asked(&self) -> bool {

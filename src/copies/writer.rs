@@ -53,6 +53,8 @@ struct Writer {
     state: State,
     /// How far it was when that last changed, and when that was.
     seen: (u64, Instant),
+    /// Bytes were waiting for it then.
+    waited: bool,
 }
 
 #[derive(Debug)]
@@ -97,7 +99,8 @@ impl Writers {
         let intake = Intake::new(pipe, stop.clone(), beyond.clone(), name.clone(), verbosity)?;
         let state = State::Ready(work, Box::new(intake));
         let seen = (0, Instant::now());
-        self.writers.push(Writer { copy, name, stop, beyond, wait, state, seen });
+        let waited = false;
+        self.writers.push(Writer { copy, name, stop, beyond, wait, state, seen, waited });
         Ok(books)
     }
 
@@ -192,17 +195,22 @@ impl Writers {
         let copies = || relays.iter().filter(|relay| relay.role() == Role::Copy);
         for writer in &mut self.writers {
             let written = writer.beyond.progress();
-            let more = || copies().nth(writer.copy).is_some_and(has_more);
-            if written != writer.seen.0 || !(over || more()) {
+            let waits = over || copies().nth(writer.copy).is_some_and(has_more);
+            // What waits now may have come only now.
+            if written != writer.seen.0 || !waits || !writer.waited {
                 writer.seen = (written, now);
             }
+            writer.waited = waits;
             let Some(at) = writer.deadline(ending) else { continue };
             if now < at {
                 continue;
             }
             match std::mem::replace(&mut writer.state, State::Over) {
                 State::Running(thread) => {
-                    writer.stop.ask();
+                    match ending {
+                        Ending::AskedFor => writer.stop.hurry(),
+                        Ending::NotYet | Ending::CommandEnded => writer.stop.ask(),
+                    }
                     writer.state = State::Leaving(thread, now);
                 }
                 // It does not come back: something holds it up in the kernel.
@@ -254,7 +262,7 @@ impl Drop for RingsAtEnd {
 impl Writer {
     fn deadline(&self, ending: Ending) -> Option<Instant> {
         let wait = match ending {
-            Ending::AskedFor => Some(self.wait.map_or(ASKED_TO_END, |wait| wait.min(ASKED_TO_END))),
+            Ending::AskedFor => Some(ASKED_TO_END),
             Ending::NotYet | Ending::CommandEnded => self.wait,
         };
         match &self.state {

@@ -5,6 +5,7 @@ pub(crate) mod child;
 pub(crate) mod exit;
 pub(crate) mod fds;
 pub(crate) mod heap_page;
+pub(crate) mod interruption;
 pub(crate) mod limits;
 pub(crate) mod monitor;
 pub(crate) mod node;

@@ -141,6 +141,11 @@ impl Signals {
         let _ = self.inherited_mask.thread_set_mask();
     }
 
+    /// Whether a signal was blocked before.
+    pub(crate) fn was_blocked(&self, signal: i32) -> bool {
+        Signal::try_from(signal).is_ok_and(|signal| self.inherited_mask.contains(signal))
+    }
+
     /// Gives signals their inherited effect back, and this one its effect now.
     pub(crate) fn raise(&self, signal: i32) {
         self.release();

@@ -76,7 +76,8 @@ impl Relay {
             (State::Ended(_), _) => return Ok(()),
             (_, Path::Buffered(path)) => path.finish(),
             (_, Path::Brokered(path)) => path.finish(),
-            (_, Path::Direct(_) | Path::Teed(_) | Path::Shared(_)) => false,
+            (_, Path::Shared(path)) => path.finish(),
+            (_, Path::Direct(_) | Path::Teed(_)) => false,
         };
         if !goes_on {
             return self.stop(ring);

@@ -369,12 +369,22 @@ impl Relay {
         self.link.packets = self.link.packets.map(|_| newlines);
     }
 
+    /// Goes on reading from a pty, with lines that end as before.
+    pub fn ignore_status(&mut self) {
+        self.link.status = 0;
+    }
+
     /// Whether all that was taken from its source has been delivered, and all that waits in a pipe.
     pub fn has_passed_on(&self) -> bool {
         match self.link.kinds.0 {
             Kind::Leader => self.held() == 0,
             _ => self.holds_nothing(),
         }
+    }
+
+    /// Whether something waits to be delivered, here or in the source. What text modes hold back does not.
+    pub fn has_more(&self) -> bool {
+        self.held() > 0 || self.link.source.as_ref().is_some_and(Endpoint::has_input)
     }
 
     /// Switches text modes off or on. It takes effect where nothing is torn. A relay without text modes

@@ -22,7 +22,7 @@ const START: Duration = Duration::from_millis(50);
 /// How long they may take to answer. Of several, those that cannot be had never do; of one the kernel says so at once, so
 /// silence only means that the machine is very busy (eight busy loops on two processors have kept one from running for 3 s).
 const PATIENCE: Duration = Duration::from_secs(2);
-const PATIENCE_WITH_ONE: Duration = Duration::from_secs(30);
+const PATIENCE_WITH_ONE: Duration = Duration::from_secs(10);
 /// How long one wait for them may last.
 const STEP: Duration = Duration::from_millis(100);
 

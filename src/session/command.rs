@@ -45,8 +45,6 @@ pub(crate) struct Command<'c> {
     /// Ends of ptys for single streams, held for the child until it has ended.
     followers: Vec<OwnedFd>,
     signals_polled: bool,
-    /// Signals have their usual effect again.
-    signals_released: bool,
     /// A signal that came after the child's end, and is meant for us.
     pub(crate) interrupt: Option<Arrival>,
     child_polled: bool,
@@ -83,7 +81,6 @@ impl<'c> Command<'c> {
             child_is_in_front: placement == Some(Placement::Foreground),
             followers,
             signals_polled: false,
-            signals_released: false,
             interrupt: None,
             child_polled: false,
         }
@@ -162,7 +159,7 @@ impl<'c> Command<'c> {
         if !ended {
             self.memory.arm(ring)?;
         }
-        if !self.signals_polled && !self.signals_released {
+        if !self.signals_polled {
             let op = Op::poll(self.signals.fd(), PollFlags::POLLIN);
             ring.submit(Token::session(Operation::Signal), op)?;
             self.signals_polled = true;
@@ -182,7 +179,7 @@ impl<'c> Command<'c> {
         self.signals_polled = false;
         while let Some(arrival) = self.signals.next() {
             notice::event(verbosity, &format!("{arrival:?}"));
-            if arrival.signal != libc::SIGCHLD {
+            if arrival.signal != libc::SIGCHLD && self.child.exit().is_none() {
                 self.arrivals.push((Instant::now(), arrival));
             }
             if self.child.exit().is_some() {
@@ -242,9 +239,10 @@ impl<'c> Command<'c> {
     fn be_interrupted(&mut self, arrival: Arrival) {
         match arrival.signal {
             libc::SIGCHLD | libc::SIGCONT | libc::SIGWINCH | libc::SIGURG => {}
+            // It waits, as it would have.
+            signal if self.signals.was_blocked(signal) => {}
             libc::SIGHUP | libc::SIGINT | libc::SIGTERM => {
                 self.terminal = None;
-                self.release_signals();
                 self.interrupt.get_or_insert(arrival);
             }
             libc::SIGTSTP => {
@@ -253,16 +251,14 @@ impl<'c> Command<'c> {
             }
             signal => {
                 self.terminal = None;
-                self.release_signals();
-                self.signals.raise(signal);
+                self.die_by(signal);
             }
         }
     }
 
-    /// A second signal has its usual effect.
-    fn release_signals(&mut self) {
-        self.signals_released = true;
-        self.signals.release();
+    /// Gives signals their usual effect back, and this one its effect now.
+    pub(crate) fn die_by(&self, signal: i32) {
+        self.signals.raise(signal);
     }
 
     /// A child that has stopped stops us too, so that the shell sees its job stopped.

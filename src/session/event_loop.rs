@@ -17,6 +17,7 @@ use crate::notice;
 use crate::observe::events::Event;
 use crate::process::child;
 use crate::process::exit::Exit;
+use crate::process::interruption::Request;
 use crate::process::procfs;
 use crate::process::signals::Arrival;
 use crate::process::silence::{Due, Output};
@@ -25,6 +26,9 @@ use crate::reports::{Before, figures};
 use crate::ring::{Completion, Operation, Token};
 use crate::terminal::Terminal;
 use crate::units::{bytes, elapsed};
+
+/// What took longer than this in the midst of a turn was a stop.
+const STOPPED: Duration = Duration::from_millis(100);
 
 impl Session<'_> {
     /// Runs until the command has ended and every stream from it.
@@ -250,7 +254,14 @@ impl Session<'_> {
             Some(command) => (command.on_signals(self.verbosity), command.interrupt.take()),
             None => (false, self.interruption.next()),
         };
-        self.ring.read_clock(); // We may have been stopped meanwhile.
+        let before = self.ring.now();
+        self.ring.read_clock();
+        let now = self.ring.now();
+        if now > before + STOPPED && self.ending != Ending::NotYet {
+            // We were stopped meanwhile, and nobody could take anything.
+            self.relays.restart_silence(now);
+            self.writers.restart_patience(now);
+        }
         if ended {
             self.command_ended()?;
         }
@@ -265,11 +276,17 @@ impl Session<'_> {
         let now = self.ring.now();
         let Arrival { signal, from_terminal, .. } = arrival;
         self.reports.event(now, &Event::Signal { signal, from_terminal });
-        self.interruption.begin(signal, now);
+        match (self.interruption.begin(signal, now), &self.command) {
+            (Request::First, _) => {}
+            (Request::Same, _) => return Ok(()),
+            (Request::Again, Some(command)) => command.die_by(signal),
+            (Request::Again, None) => self.interruption.die_by(signal),
+        }
         self.ending = Ending::AskedFor;
         for relay in self.relays.iter_mut().filter(|relay| relay.role().is_first()) {
             relay.finish(&mut self.ring)?;
         }
+        self.relays.restart_patience(now);
         self.writers.restart_patience(now);
         Ok(())
     }
@@ -309,6 +326,8 @@ impl Session<'_> {
             }
             self.reports.ended(relay, end);
             self.lost |= match (end, relay.role()) {
+                // Where a thread writes the copy it is the loss that counts. What a reader leaves in a FIFO nobody knows.
+                (End::ReaderLeft | End::Closed, Role::Copy) => strict && relay.beyond().is_none(),
                 (End::Failed(_), Role::Copy) => strict,
                 (End::Failed(_), _) => true,
                 _ => false,

@@ -144,9 +144,13 @@ impl Command<'_> {
 
     /// Follows what a pty's leader has told, once everything before that is where it belongs.
     pub(crate) fn follow_modes(&mut self, relays: &mut [Relay]) {
-        let Some(terminal) = &mut self.terminal else { return };
         let follows = |relay: &Relay| relay.is_followed() && relay.ended().is_none();
         let Some(first) = relays.iter().position(follows) else { return };
+        let Some(terminal) = &mut self.terminal else {
+            // Nobody follows any more.
+            relays[first].ignore_status();
+            return;
+        };
         if relays[first].status().is_none() && !terminal.is_due() {
             return;
         }

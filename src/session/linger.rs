@@ -63,6 +63,8 @@ struct Note {
     reported: bool,
     /// Of a copy: how long the end of the run waits for it while it takes nothing.
     wait: Option<Duration>,
+    /// Of a copy: bytes were waiting for it when it was looked at, and it has completed nothing since.
+    stalls: bool,
     /// It delivers to where our own messages go.
     at_stderr: bool,
 }
@@ -70,7 +72,15 @@ struct Note {
 impl Note {
     fn new(relay: &Relay, wait: Option<Duration>, now: Instant) -> Note {
         let at_stderr = relay.sink().is_some_and(Endpoint::is_stderr);
-        Note { silent_since: now, moved: now, holder: None, reported: false, wait, at_stderr }
+        Note {
+            silent_since: now,
+            moved: now,
+            holder: None,
+            reported: false,
+            wait,
+            stalls: false,
+            at_stderr,
+        }
     }
 }
 
@@ -108,6 +118,7 @@ impl Relays {
         let index = usize::from(number);
         self.notes[index].silent_since = now;
         self.notes[index].moved = now;
+        self.notes[index].stalls = false;
         &mut self.relays[index]
     }
 
@@ -206,12 +217,13 @@ impl Relays {
         let stalling = self.stalling_copies(ending).filter(|(_, at)| *at <= now);
         let due: Vec<usize> = stalling.map(|(copy, _)| copy).collect();
         for copy in due {
-            let relay = &mut self.relays[copy];
-            let more = relay.source().is_some_and(Endpoint::has_input);
-            if more || !relay.has_passed_on() || over && ending != Ending::AskedFor {
+            let (relay, note) = (&mut self.relays[copy], &mut self.notes[copy]);
+            let more = relay.has_more();
+            // While streams are open what waits now may have come only now: it has its time from here on.
+            if over && ending != Ending::AskedFor || more && note.stalls {
                 relay.stop(ring)?;
             } else {
-                self.notes[copy].moved = now;
+                (note.moved, note.stalls) = (now, more);
             }
         }
         Ok(())
@@ -230,7 +242,7 @@ impl Relays {
             let wait = match (relay.beyond(), ending) {
                 (Some(beyond), _) => beyond.is_finished().then_some(Duration::ZERO)?,
                 (None, Ending::AskedFor) if is_copy || relay.sink_kind() == Kind::Terminal => {
-                    note.wait.map_or(STALLED_COPY, |wait| wait.min(STALLED_COPY))
+                    STALLED_COPY
                 }
                 (None, Ending::AskedFor) => return None,
                 (None, Ending::CommandEnded) => note.wait?,

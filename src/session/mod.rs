@@ -5,7 +5,6 @@
 
 mod command;
 mod event_loop;
-mod interruption;
 mod job_control;
 mod linger;
 mod memory;
@@ -30,6 +29,7 @@ use crate::notice;
 use crate::process::child::Child;
 use crate::process::exit::Exit;
 use crate::process::fds;
+use crate::process::interruption::Interruption;
 use crate::process::monitor::Monitor;
 use crate::process::procfs::Process;
 use crate::process::prompt::PromptWatch;
@@ -42,7 +42,6 @@ use crate::reports::{MemoryEnd, Reports, figures};
 use crate::ring::{Engine, Ring, Workers};
 use crate::terminal::Terminal;
 use command::Command;
-use interruption::Interruption;
 use linger::Relays;
 use memory::MemoryWatch;
 
@@ -62,11 +61,11 @@ pub(crate) fn run(config: &Config) -> Result<Exit, Error> {
 fn filter(config: &Config) -> Result<Exit, Error> {
     let started = Instant::now();
     let copies = Copies::open(&config.output.tee, config.verbosity, started)?;
-    let interruption = Interruption::of_filter()?;
     let routes = plan::for_filter(&config.output, &copies.feeds, started)?;
     plan::refuse_copy_onto_source(&routes, &copies.files)?;
     let mut session = Session::open(config, started, routes, copies)?;
-    session.interruption = interruption;
+    // Before threads begin: they are to have these signals blocked.
+    session.interruption = Interruption::of_filter()?;
     session.begin()?;
     fds::release_standard_fds();
     session.relay_all()?;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
@@ -14,6 +15,8 @@ use crate::proc;
 on_both_engines![
     a_filter_that_is_asked_to_end,
     a_copy_of_a_filter_that_is_asked_to_end,
+    two_signals_of_one_request,
+    a_copys_command_is_let_go,
     after_the_end_of_the_command,
     a_reader_that_takes_nothing_is_not_waited_for,
     ignored_it_stays_ignored,
@@ -71,6 +74,43 @@ fn a_copy_of_a_filter_that_is_asked_to_end(engine: Engine) {
         let copy = std::fs::read_to_string(directory.path().join(name)).expect("the copy");
         assert_eq!(copy, lines(), "{name}");
     }
+}
+
+/// Where a terminal closes, its shell and the kernel both say so.
+fn two_signals_of_one_request(engine: Engine) {
+    let directory = tempfile::tempdir().expect("directory");
+    let (filter, _writer) = filter(engine, "--text=screen --tee |cat>command", directory.path());
+    // Both are there when it wakes.
+    filter.signal(Signal::SIGSTOP);
+    filter.signal(Signal::SIGHUP);
+    filter.signal(Signal::SIGTERM);
+    filter.signal(Signal::SIGCONT);
+    let run = filter.finish();
+    // Which of the two comes first is the kernel's choice.
+    let signal = Signal::try_from(run.status.signal().unwrap_or_default()).expect("a signal");
+    expect_all(&run, signal, directory.path());
+}
+
+/// It has all of its input, and something left to do.
+fn a_copys_command_is_let_go(engine: Engine) {
+    let directory = tempfile::tempdir().expect("directory");
+    let command =
+        "|exec >/dev/null 2>&1; cat >command; until [ -e go ]; do sleep .05; done; echo done >end";
+    let (source, mut writer) = std::io::pipe().expect("pipe");
+    let filter = Launch::nproxy(engine)
+        .args(["--tee", command])
+        .directory(directory.path())
+        .stdin(source)
+        .start();
+    writer.write_all(lines().as_bytes()).expect("the lines");
+    filter.stdout.as_ref().expect("its output").wait_for("100\n", 1);
+    filter.signal(Signal::SIGINT);
+    proc::until("nproxy's end", || (proc::state(filter.pid()) == 'Z').then_some(()));
+    let read = |name| std::fs::read_to_string(directory.path().join(name)).unwrap_or_default();
+    std::fs::write(directory.path().join("go"), "").expect("go");
+    proc::until("the command's own end", || (read("end") == "done\n").then_some(()));
+    assert_eq!(read("command"), lines());
+    filter.finish().expect_signal(Signal::SIGINT).expect_output(&lines()).expect_silent();
 }
 
 /// Others hold the command's pipe, and somebody ends the wait for them.

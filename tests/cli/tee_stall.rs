@@ -22,6 +22,7 @@ on_both_engines![
     peer_that_stalls_and_resumes,
     stalled_leg_holds_the_command,
     stalled_leg_is_left_once_the_command_has_ended,
+    idle_leg_is_not_left,
     stalled_leg_loses_and_recovers,
     stalled_leg_of_both_streams,
     unread_leg_costs_no_time,
@@ -66,6 +67,30 @@ fn stalled_leg_is_left_once_the_command_has_ended(engine: Engine) {
         run.expect_code(0).expect(run.stdout.digest.bytes == 3_000_000, "all of stdout");
         run.expect_message(&["bytes were not written there"]);
         run.expect(run.left.is_empty(), "nothing is left");
+    }
+}
+
+/// What the command has left behind writes now and then: a leg that takes what comes is no stalled one, however seldom that
+/// is and whatever it holds of a line.
+fn idle_leg_is_not_left(engine: Engine) {
+    let script = "(for i in 1 2 3 4 5 6 7 8 9; do sleep .21; echo $i; done; printf open) &";
+    for modes in ["", ",text=screen", ",full=drop"] {
+        let directory = tempdir().expect("directory");
+        let path = directory.path().join("fifo");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("mkfifo");
+        let reader = std::thread::spawn(move || fs::read_to_string(path).expect("the FIFO"));
+        let run = Launch::nproxy(engine)
+            .words("--linger=eof --tee-strict --tee")
+            .arg(format!("fifo,wait=0s{modes}"))
+            .args(["--tee", "|cat >command,wait=9s", "sh", "-c", script])
+            .directory(directory.path())
+            .finish();
+        let lines = "1\n2\n3\n4\n5\n6\n7\n8\n9\nopen";
+        run.expect_code(0).expect_output(lines).expect_silent();
+        // A screen ends the line that was open.
+        assert_eq!(reader.join().expect("the reader").trim_end(), lines, "{modes}");
+        let command = fs::read_to_string(directory.path().join("command")).expect("the copy");
+        assert_eq!(command, lines, "{modes}");
     }
 }
 

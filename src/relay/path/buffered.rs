@@ -330,8 +330,13 @@ impl Buffered {
 
     /// Takes no more. False if there is nothing that could go on.
     pub(in crate::relay) fn finish(&mut self) -> bool {
-        self.finishing = self.buffers == Buffers::Made;
-        self.finishing
+        if self.buffers != Buffers::Made {
+            return false;
+        }
+        self.finishing = true;
+        self.source_ended |= self.input.is_some();
+        self.end.get_or_insert(End::Stopped);
+        true
     }
 
     /// The source is being left: lets out what text modes hold, and ends when that is written. False if they hold nothing.

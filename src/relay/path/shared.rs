@@ -27,12 +27,15 @@ pub(in crate::relay) struct Shared {
     chunk: Range<usize>,
     /// The operation in flight.
     in_flight: Option<Operation>,
+    /// No more is taken from the source.
+    finishing: bool,
 }
 
 impl Shared {
     /// Takes over from the zero-copy path, which has nothing in flight.
     pub(in crate::relay) fn new(copies: Vec<CopyState>, ring: &mut Ring) -> Shared {
-        Shared { copies, buffer: Some(ring.buffer(BUFFER)), chunk: 0..0, in_flight: None }
+        let buffer = Some(ring.buffer(BUFFER));
+        Shared { copies, buffer, chunk: 0..0, in_flight: None, finishing: false }
     }
 
     pub(in crate::relay) fn advance(
@@ -47,6 +50,9 @@ impl Shared {
         }
         let (operation, copy, op) = if self.chunk.is_empty() {
             let Reads::UpTo(most) = reads else { return Ok(()) };
+            if self.finishing {
+                return Ok(());
+            }
             let Some(buffer) = self.buffer.take() else { return Ok(()) };
             let read = Op::read(source.fd(), buffer, 0).at_most(most as usize);
             (Operation::Read, 0, when(read, source, PollFlags::POLLIN))
@@ -115,6 +121,7 @@ impl Shared {
                 Step::Continue
             }
             TransferResult::EndOfFile => Step::End(End::Delivered),
+            TransferResult::Cancelled if self.finishing => Step::End(End::Stopped),
             TransferResult::WouldBlock => {
                 link.poll_both();
                 Step::Continue
@@ -140,7 +147,10 @@ impl Shared {
                 self.chunk.start += moved as usize;
                 link.delivered_from_buffer(moved);
                 self.copies.iter_mut().for_each(|copy| copy.pass(moved.into()));
-                Step::Continue
+                match self.finishing && self.chunk.is_empty() {
+                    true => Step::End(End::Stopped),
+                    false => Step::Continue,
+                }
             }
             TransferResult::WouldBlock => {
                 link.poll_both();
@@ -151,6 +161,12 @@ impl Shared {
             TransferResult::EndOfFile => link.write_failed(Errno::ENOSPC),
             other => link.write_failed(other.errno()),
         }
+    }
+
+    /// Takes no more. False if nothing was taken.
+    pub(in crate::relay) fn finish(&mut self) -> bool {
+        self.finishing = true;
+        !self.chunk.is_empty() || self.in_flight.is_some()
     }
 
     /// The copies, once the relay has ended.

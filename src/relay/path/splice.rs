@@ -311,7 +311,7 @@ impl Brokered {
                 link.poll_both();
                 Step::Continue
             }
-            TransferResult::Cancelled if self.finishing => {
+            TransferResult::Cancelled | TransferResult::Refused if self.finishing => {
                 self.source_ended = true;
                 self.end_if_drained(link)
             }
@@ -354,7 +354,11 @@ impl Brokered {
     }
 
     fn end_if_drained(&self, link: &Link) -> Step {
-        if self.source_ended && self.held == 0 { link.spliced_to_the_end() } else { Step::Continue }
+        match self.source_ended && self.held == 0 {
+            true if self.finishing => Step::End(End::Stopped),
+            true => link.spliced_to_the_end(),
+            false => Step::Continue,
+        }
     }
 
     pub(in crate::relay) fn deadline(&self) -> Option<Instant> {

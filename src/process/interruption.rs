@@ -1,17 +1,20 @@
 //! A signal that is meant for nproxy itself: any that a filter gets, and what comes when the command has ended already.
 //!
 //! Nothing more is taken then, and what was taken goes on for a while: bytes, the lines of a screen, reports. A second
-//! signal has its usual effect at once.
+//! signal has its usual effect at once, but for one that is part of the same request: where a terminal closes, the shell and
+//! the kernel both say so.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use super::signals::{Arrival, Signals};
 use crate::error::Error;
-use crate::process::signals::{Arrival, Signals};
 use crate::ring::{Op, Operation, Ring, Token};
 
+/// Signals that come closer together than this are one request.
+const SAME: Duration = Duration::from_millis(200);
 /// How long what was taken may take to go on.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -21,6 +24,16 @@ pub(crate) struct Interruption {
     signals: Option<Signals>,
     polled: bool,
     begun: Option<(i32, Instant)>,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    First,
+    /// The same again.
+    Same,
+    /// An end at once.
+    Again,
 }
 
 impl Interruption {
@@ -38,7 +51,7 @@ impl Interruption {
     /// Only if the ring itself fails.
     pub(crate) fn arm(&mut self, ring: &mut Ring) -> io::Result<()> {
         match &self.signals {
-            Some(signals) if !self.polled && self.begun.is_none() => {
+            Some(signals) if !self.polled => {
                 self.polled = true;
                 let op = Op::poll(signals.fd(), PollFlags::POLLIN);
                 ring.submit(Token::session(Operation::Signal), op)
@@ -47,18 +60,27 @@ impl Interruption {
         }
     }
 
-    /// What a filter has been sent. From here on signals have their usual effect.
+    /// What a filter has been sent.
     pub(crate) fn next(&mut self) -> Option<Arrival> {
         self.polled = false;
-        let signals = self.signals.as_ref()?;
-        let arrival = signals.next()?;
-        signals.release();
-        Some(arrival)
+        self.signals.as_ref()?.next()
     }
 
     /// This signal ends the run.
-    pub(crate) fn begin(&mut self, signal: i32, now: Instant) {
-        self.begun.get_or_insert((signal, now));
+    pub(crate) fn begin(&mut self, signal: i32, now: Instant) -> Request {
+        match self.begun {
+            None => {
+                self.begun = Some((signal, now));
+                Request::First
+            }
+            Some((_, at)) if now < at + SAME => Request::Same,
+            Some(_) => Request::Again,
+        }
+    }
+
+    /// Gives signals their usual effect back, and this one its effect now.
+    pub(crate) fn die_by(&self, signal: i32) {
+        self.signals.iter().for_each(|signals| signals.raise(signal));
     }
 
     /// The signal that ends the run.
