@@ -40,6 +40,13 @@ fn stat_field<T: FromStr>(pid: impl Display, number: usize) -> Option<T> {
     fields.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
+/// Whether a process of this group runs, or would if a processor were free.
+pub(crate) fn group_runs(group: i32) -> bool {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.any(|pid| stat_field(pid, 5) == Some(group) && stat_field(pid, 3) == Some('R'))
+}
+
 /// One process, and none that has its number later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {

@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::isatty;
+use nix::unistd::{Pid, isatty, tcgetpgrp};
 
 use crate::config::{PtyMode, StdinMode, Verbosity, Wrap};
 use crate::error::Error;
 use crate::notice;
 use crate::process::fds::standard;
+use crate::process::procfs;
 use crate::process::spawn::Placement;
 use crate::process::startup;
 use crate::relay::{Endpoint, Stream};
@@ -32,8 +33,10 @@ use keys::{Ends, Keys, Typist};
 use pty::Discipline;
 use screen::{Screen, Size, device};
 
-/// How long a program that turns EXTPROC off has to look at what it has set, before it is turned on again.
+/// How long a program that turns EXTPROC off has to look at what it has set, before it is turned on again; longer while it
+/// is kept from running, but not for ever.
 const READ_BACK: Duration = Duration::from_millis(2);
+const READ_BACK_TRIES: usize = 50;
 
 /// The child has thrown away what was typed (TIOCPKT_FLUSHREAD in ioctl_tty(2)).
 const FLUSHREAD: u8 = 1;
@@ -319,7 +322,13 @@ impl Terminal {
         let mut childs = tcgetattr(leader).ok()?;
         if !childs.local_flags.contains(LocalFlags::EXTPROC) {
             // stty(1) reads at once what it has set, and complains if it finds something else.
-            std::thread::sleep(READ_BACK);
+            let group = tcgetpgrp(leader).map(Pid::as_raw);
+            for _ in 0..READ_BACK_TRIES {
+                std::thread::sleep(READ_BACK);
+                if !group.is_ok_and(procfs::group_runs) {
+                    break;
+                }
+            }
             childs.local_flags.insert(LocalFlags::EXTPROC);
             let _ = tcsetattr(leader, SetArg::TCSANOW, &childs);
         }

@@ -80,7 +80,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "terminal",
-        &["error", "text", "ring", "relay", "config", "cli::choices", "notice", "process"],
+        &[
+            "error",
+            "text",
+            "ring",
+            "relay",
+            "config",
+            "cli::choices",
+            "notice",
+            "process",
+            "process::procfs",
+        ],
     ),
     ("copies", &["error", "text", "ring", "relay", "config", "cli::choices", "notice", "process"]),
     // They are handed plain values.
