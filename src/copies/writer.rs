@@ -21,7 +21,7 @@ use crate::ring::{Fd, Op, Operation, Ring, Token, bell};
 const STACK: usize = 256 << 10;
 
 /// How long a copy that takes nothing is waited for once the run was asked to end by a signal.
-const ASKED_TO_END: Duration = Duration::from_millis(200);
+const ASKED_TO_END: Duration = Duration::from_millis(500);
 
 /// What is done with the bytes of a copy, in a thread of its own.
 pub(crate) trait Work: Debug + Send {
@@ -216,6 +216,16 @@ impl Writers {
                 // It does not come back: something holds it up in the kernel.
                 State::Leaving(..) => writer.beyond.finish(),
                 state => writer.state = state,
+            }
+        }
+    }
+
+    /// Gives up what has not ended: nobody waits any more.
+    pub(crate) fn give_up(&mut self) {
+        for writer in &mut self.writers {
+            if !matches!(writer.state, State::Over) {
+                writer.beyond.finish();
+                writer.state = State::Over;
             }
         }
     }

@@ -78,6 +78,25 @@ impl Interruption {
         }
     }
 
+    /// Gives a filter's signals their usual effect back: what is left to do is to report. One that has come meanwhile ends
+    /// the run all the same.
+    pub(crate) fn release(&mut self, now: Instant) {
+        if let Some(signals) = self.signals.take() {
+            self.take_last(&signals, now);
+        }
+    }
+
+    /// The same, of the signals that were a command's.
+    pub(crate) fn take_last(&mut self, signals: &Signals, now: Instant) {
+        let ends = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
+        while let Some(arrival) = signals.next() {
+            if ends.contains(&arrival.signal) && !signals.was_blocked(arrival.signal) {
+                self.begin(arrival.signal, now);
+            }
+        }
+        signals.release();
+    }
+
     /// Gives signals their usual effect back, and this one its effect now.
     pub(crate) fn die_by(&self, signal: i32) {
         self.signals.iter().for_each(|signals| signals.raise(signal));

@@ -49,6 +49,9 @@ impl Session<'_> {
     /// One turn of the loop. False when there is nothing left to do.
     fn turn(&mut self) -> io::Result<bool> {
         let now = self.ring.now();
+        if self.interruption.deadline().is_some_and(|until| until <= now) {
+            return self.give_up(now).map(|()| false);
+        }
         self.prepare_command(now)?;
         let now = self.ring.now();
         self.watch_silence(now)?;
@@ -82,9 +85,6 @@ impl Session<'_> {
 
     /// Whether the command runs or a stream is open.
     fn is_under_way(&self) -> bool {
-        if self.interruption.deadline().is_some_and(|until| until <= self.ring.now()) {
-            return false;
-        }
         let running = self.command.as_ref().is_some_and(Command::is_running);
         let open = self.relays.iter().any(|relay| relay.ended().is_none());
         running || self.is_ending() || open || !self.writers.all_ended()
@@ -291,6 +291,16 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// What is left goes nowhere, which is told as ever.
+    fn give_up(&mut self, now: Instant) -> io::Result<()> {
+        for relay in self.relays.iter_mut() {
+            relay.stop(&mut self.ring)?;
+        }
+        self.writers.give_up();
+        self.report_ends(now);
+        Ok(())
+    }
+
     /// The command is gone: nobody reads its stdin, and its other streams have a time limit from now.
     fn command_ended(&mut self) -> io::Result<()> {
         self.ring.read_clock();
@@ -308,6 +318,7 @@ impl Session<'_> {
             self.reports.command_ended(now);
         }
         self.relays.restart_silence(now);
+        self.relays.restart_patience(now);
         self.writers.restart_patience(now);
         for relay in self.relays.iter_mut().filter(|relay| relay.stream() == Stream::Stdin) {
             relay.stop(&mut self.ring)?;

@@ -220,7 +220,9 @@ impl Relays {
             let (relay, note) = (&mut self.relays[copy], &mut self.notes[copy]);
             let more = relay.has_more();
             // While streams are open what waits now may have come only now: it has its time from here on.
-            if over && ending != Ending::AskedFor || more && note.stalls {
+            // A thread that has ended takes no more.
+            let left = over && ending != Ending::AskedFor || relay.beyond().is_some();
+            if left || more && note.stalls {
                 relay.stop(ring)?;
             } else {
                 (note.moved, note.stalls) = (now, more);
@@ -256,7 +258,7 @@ impl Relays {
     pub(crate) fn restart_patience(&mut self, now: Instant) {
         let copies = self.relays.iter().zip(&mut self.notes);
         let copies = copies.filter(|(relay, _)| relay.role() == Role::Copy);
-        copies.for_each(|(_, note)| note.moved = now);
+        copies.for_each(|(relay, note)| (note.moved, note.stalls) = (now, relay.has_more()));
     }
 
     /// When something here falls due, if nothing completes before.

@@ -69,6 +69,7 @@ fn filter(config: &Config) -> Result<Exit, Error> {
     session.begin()?;
     fds::release_standard_fds();
     session.relay_all()?;
+    session.interruption.release(Instant::now());
     let last = session.relays.iter().find(|relay| relay.role().is_last());
     let exit = match last.and_then(Relay::ended) {
         _ if let Some(signal) = session.interruption.signal() => Exit::Signal(signal),
@@ -93,6 +94,9 @@ fn wrapped(config: &Config, wrap: &Wrap) -> Result<Exit, Error> {
         session.show_held()?;
     }
     session.give_terminal_back();
+    if let Some(command) = &session.command {
+        session.interruption.take_last(&command.signals, Instant::now());
+    }
     session.relays.report_abandoned(config.verbosity);
     let exit = session.verdict();
     session.conclude(exit);

@@ -36,7 +36,7 @@ use screen::{Screen, Size, device};
 /// How long a program that turns EXTPROC off has to look at what it has set, before it is turned on again; longer while it
 /// is kept from running, but not for ever.
 const READ_BACK: Duration = Duration::from_millis(2);
-const READ_BACK_TRIES: usize = 50;
+const LONGEST_READ_BACK: Duration = Duration::from_millis(100);
 
 /// The child has thrown away what was typed (TIOCPKT_FLUSHREAD in ioctl_tty(2)).
 const FLUSHREAD: u8 = 1;
@@ -323,14 +323,17 @@ impl Terminal {
         if !childs.local_flags.contains(LocalFlags::EXTPROC) {
             // stty(1) reads at once what it has set, and complains if it finds something else.
             let group = tcgetpgrp(leader).map(Pid::as_raw);
-            for _ in 0..READ_BACK_TRIES {
+            let until = Instant::now() + LONGEST_READ_BACK;
+            std::thread::sleep(READ_BACK);
+            while group.is_ok_and(procfs::group_runs) && Instant::now() < until {
                 std::thread::sleep(READ_BACK);
-                if !group.is_ok_and(procfs::group_runs) {
-                    break;
-                }
             }
-            childs.local_flags.insert(LocalFlags::EXTPROC);
-            let _ = tcsetattr(leader, SetArg::TCSANOW, &childs);
+            // It may have set others meanwhile.
+            childs = tcgetattr(leader).ok()?;
+            if !childs.local_flags.contains(LocalFlags::EXTPROC) {
+                childs.local_flags.insert(LocalFlags::EXTPROC);
+                let _ = tcsetattr(leader, SetArg::TCSANOW, &childs);
+            }
         }
         let is_new = self.seen.as_ref() != Some(&childs);
         self.seen = Some(childs.clone());

@@ -121,7 +121,11 @@ impl Shared {
                 Step::Continue
             }
             TransferResult::EndOfFile => Step::End(End::Delivered),
-            TransferResult::Cancelled if self.finishing => Step::End(End::Stopped),
+            TransferResult::Cancelled | TransferResult::Again | TransferResult::WouldBlock
+                if self.finishing =>
+            {
+                Step::End(End::Stopped)
+            }
             TransferResult::WouldBlock => {
                 link.poll_both();
                 Step::Continue

@@ -296,6 +296,7 @@ impl Brokered {
 
     fn filled(&mut self, result: TransferResult, link: &mut Link) -> Step {
         self.fill.complete(result, link);
+        self.source_ended |= self.finishing;
         match forbidden_at_first(result, link) {
             TransferResult::Moved(moved) => {
                 self.held += u64::from(moved);
@@ -307,13 +308,17 @@ impl Brokered {
                 self.source_ended = true;
                 self.end_if_drained(link)
             }
+            TransferResult::Cancelled
+            | TransferResult::Again
+            | TransferResult::WouldBlock
+            | TransferResult::Refused
+                if self.finishing =>
+            {
+                self.end_if_drained(link)
+            }
             TransferResult::WouldBlock => {
                 link.poll_both();
                 Step::Continue
-            }
-            TransferResult::Cancelled | TransferResult::Refused if self.finishing => {
-                self.source_ended = true;
-                self.end_if_drained(link)
             }
             TransferResult::Again | TransferResult::Cancelled => Step::Continue,
             TransferResult::Refused if link.counters.operations == 0 => Step::Refused,
