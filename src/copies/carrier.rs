@@ -3,13 +3,14 @@
 //! connection.
 
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::unistd;
 
-use super::intake::{Intake, Taken, is};
+use super::intake::{Intake, Taken, Unread, is};
+use crate::ring;
 
 /// The most that one splice takes, in bytes.
 const TRANSFER: u64 = 1 << 20;
@@ -68,6 +69,7 @@ impl Carrier {
     /// # Errors
     /// What the system says of the sink, but for a reader that has left.
     pub(super) fn feed(&mut self, intake: &Intake, sink: BorrowedFd<'_>) -> Result<Over, Errno> {
+        let mut unread = Unread::default();
         while !intake.stop.is_asked() {
             match self.carry(intake, sink) {
                 Ok(Taken::Bytes(bytes)) => intake.beyond.wrote(bytes as u64),
@@ -76,11 +78,14 @@ impl Carrier {
                 Err(errno) => return Err(errno),
                 Ok(Taken::Nothing) => {
                     // Whichever it is that makes it wait.
-                    let wanted = match self.has_bytes(intake) {
-                        true => [None, Some((sink, PollFlags::POLLOUT))],
-                        false => [intake.input(), Some((sink, PollFlags::empty()))],
+                    let (wanted, look) = match self.has_bytes(intake) {
+                        true => {
+                            unread.note(ring::unread(sink.as_raw_fd()), intake);
+                            ([None, Some((sink, PollFlags::POLLOUT))], Some(intake.look_again()))
+                        }
+                        false => ([intake.input(), Some((sink, PollFlags::empty()))], None),
                     };
-                    let [_, found] = intake.wait(wanted, None);
+                    let [_, found] = intake.wait(wanted, look);
                     if found.contains(PollFlags::POLLERR) {
                         return Ok(Over::Sink);
                     }

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use super::carrier::Carrier;
-use super::intake::{Intake, Taken};
+use super::intake::{Intake, Taken, Unread};
 use super::pause::Pause;
 use super::presence::Presence;
 use super::socket::{Address, Connecting, Socket};
@@ -91,7 +91,7 @@ impl Collector {
     /// Sends until the copy has ended or the peer has gone.
     fn send(&mut self, socket: &Socket, intake: &Intake) -> Over {
         let carrier = &mut self.carrier;
-        let mut peer = Peer::Speaks;
+        let (mut peer, mut unread) = (Peer::Speaks, Unread::default());
         loop {
             if intake.stop.is_asked() {
                 return Over::Asked;
@@ -115,10 +115,14 @@ impl Collector {
                 Ok(Taken::Nothing) => {
                     let mut events = PollFlags::empty();
                     let ready = carrier.has_bytes(intake);
+                    if ready {
+                        unread.note(socket.unsent(), intake);
+                    }
+                    let look = ready.then(|| intake.look_again());
                     events.set(PollFlags::POLLIN, peer == Peer::Speaks);
                     events.set(PollFlags::POLLOUT, ready);
                     let input = intake.input().filter(|_| !ready);
-                    let [_, found] = intake.wait([input, Some((socket.fd(), events))], None);
+                    let [_, found] = intake.wait([input, Some((socket.fd(), events))], look);
                     if socket.is_gone(found) {
                         return Over::Peer(Errno::EPIPE);
                     }
@@ -150,34 +154,49 @@ impl Collector {
     }
 
     /// Says that no more comes, and waits until all of it has arrived: closed too early, what is on its way may be lost.
-    fn part(socket: &Socket, intake: &Intake) {
+    ///
+    /// # Errors
+    /// Why it has not arrived.
+    fn part(socket: &Socket, intake: &Intake) -> Result<(), Errno> {
         socket.finish();
-        let mut pause = Duration::from_millis(1);
-        // One that says no more, as journald does from the start, may still read.
-        while !intake.stop.is_asked() && socket.drain().is_ok() && socket.unsent() > 0 {
+        let (mut pause, mut unread) = (Duration::from_millis(1), Unread::default());
+        loop {
+            // In this order: a Unix socket has nothing unsent any more once its peer has thrown it away unread, and tells so
+            // before.
+            let left = socket.unsent();
+            // One that says no more, as journald does from the start, may still read.
+            socket.drain()?;
+            if left == 0 || intake.stop.is_asked() {
+                return Ok(());
+            }
+            unread.note(left, intake);
             // Now that both sides say no more, poll(2) would come back at once.
             intake.wait::<0>([], Some(Instant::now() + pause));
             pause = (pause * 2).min(Duration::from_millis(20));
         }
-        intake.beyond.lose(socket.unsent());
     }
 }
 
 impl Work for Collector {
     fn run(mut self: Box<Self>, intake: Intake) -> Result<(), Error> {
-        let mut pause = Pause::new();
+        let (mut pause, mut reset) = (Pause::new(), false);
         while let Some(socket) = self.connect(&intake, &mut pause) {
             let before = intake.beyond.bytes();
             match self.send(&socket, &intake) {
                 Over::Input => {
-                    Collector::part(&socket, &intake);
-                    return Ok(());
+                    let parted = Collector::part(&socket, &intake);
+                    intake.beyond.lose(socket.unsent());
+                    parted
+                        .map_err(|errno| Error::os(format!("write to {}", intake.name), errno))?;
+                    break;
                 }
                 Over::Asked => {
                     intake.beyond.lose(socket.unsent());
-                    return Ok(());
+                    break;
                 }
                 Over::Peer(errno) => {
+                    let errno = socket.error().unwrap_or(errno);
+                    reset |= errno == Errno::ECONNRESET;
                     self.presence.has_gone(errno, &intake);
                     // One that takes nothing is not connected again and again.
                     match intake.beyond.bytes() > before {
@@ -189,6 +208,13 @@ impl Work for Collector {
                 }
             }
         }
-        Ok(())
+        match reset {
+            false => Ok(()),
+            // A socket that is closed with bytes unread resets its connection. How many they were nobody knows.
+            true => {
+                let why = "a connection was reset, and what its peer had not read is lost";
+                Err(Error::usage(intake.name, why))
+            }
+        }
     }
 }

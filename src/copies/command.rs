@@ -1,26 +1,27 @@
 //! A copy in a command: sh runs it with the copy as its stdin.
 //!
 //! It has a process group of its own, so what a key does to the command that nproxy wraps is not done to it too: it ends
-//! when its input does.
+//! when its input does. It may end before, and well: then it has had enough. What it was given and has not read it has missed,
+//! and so it has what comes later, whichever of the two ends is seen first.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
 use super::carrier::{Carrier, Over};
-use super::intake::Intake;
+use super::intake::{Intake, Unread, is};
 use super::pause::Pause;
 use super::writer::Work;
 use crate::config::Restart;
 use crate::error::Error;
 use crate::notice;
-use crate::process::aside::aside;
+use crate::process::aside::{self, Waited};
 use crate::process::child::pidfd_open;
 use crate::ring::unread;
 
@@ -39,7 +40,7 @@ pub(crate) struct CommandCopy {
 /// One run of the command.
 #[derive(Debug)]
 struct Run {
-    child: Child,
+    child: Waited,
     /// Readable when it has ended.
     pidfd: OwnedFd,
     since: Instant,
@@ -83,9 +84,7 @@ impl Stdin {
     /// input.
     fn take_back(&mut self, all: bool) {
         if let (None, Some(writer)) = (&self.reader, &self.writer) {
-            // A pipe can be opened by this name as long as it has an end. Without /proc it has none.
-            let name = format!("/proc/self/fd/{}", writer.as_raw_fd());
-            self.reader = File::open(name).ok().map(OwnedFd::from);
+            self.reader = open_anew(writer, File::options().read(true));
         }
         if all {
             self.writer = None;
@@ -97,6 +96,38 @@ impl Stdin {
         let end = self.reader.as_ref().or(self.writer.as_ref());
         end.map_or(0, |end| unread(end.as_raw_fd()))
     }
+
+    /// Bytes in it that nobody will read, now that the run is over: a process that it has left behind may do so.
+    fn left(&mut self) -> u64 {
+        match self.unread() {
+            0 => 0,
+            _ if self.is_read_by_others() => 0,
+            left => left,
+        }
+    }
+
+    /// Only a writer is told that nobody can read any more, and only while we cannot either.
+    fn is_read_by_others(&mut self) -> bool {
+        let Some(reader) = self.reader.take() else { return false };
+        let writer = match &self.writer {
+            Some(writer) => writer.try_clone().ok(),
+            None => open_anew(&reader, File::options().write(true)),
+        };
+        let Some(writer) = writer else {
+            self.reader = Some(reader);
+            return false;
+        };
+        drop(reader);
+        let is_read = !is(writer.as_fd(), PollFlags::POLLERR);
+        self.reader = open_anew(&writer, File::options().read(true));
+        is_read
+    }
+}
+
+/// Opens a pipe by the name that it has as long as it has an end. Without /proc it has none.
+fn open_anew(end: &OwnedFd, options: &OpenOptions) -> Option<OwnedFd> {
+    let name = format!("/proc/self/fd/{}", end.as_raw_fd());
+    options.open(name).ok().map(OwnedFd::from)
 }
 
 impl CommandCopy {
@@ -109,7 +140,7 @@ impl CommandCopy {
         command.arg("-c").arg(&self.command).stdin(stdin);
         // Whatever it prints belongs on the screen, or nowhere: our stdout is the command's.
         command.stdout(io::stderr().as_fd().try_clone_to_owned()?);
-        let child = aside(&mut command).spawn()?;
+        let child = aside::start(&mut command)?;
         let pidfd = pidfd_open(nix::unistd::Pid::from_raw(child.id() as i32))?;
         Ok(Run { child, pidfd, since: Instant::now() })
     }
@@ -129,7 +160,7 @@ impl CommandCopy {
         };
         stdin.take_back(fed != Ok(Over::Sink));
         let over = fed.map_err(|errno| Error::os(format!("write to {}", intake.name), errno))?;
-        let status = self.end(&mut run, over, intake).map_err(tried)?;
+        let status = self.end(&mut run, stdin, over, intake).map_err(tried)?;
         Ok((over, status, run.since))
     }
 
@@ -139,16 +170,15 @@ impl CommandCopy {
         let mut before = 0;
         loop {
             let (over, status, since) = self.serve(stdin, &mut carrier, intake)?;
-            if status.success() && over != Over::Sink {
-                return Ok(());
-            }
-            let left = stdin.unread();
-            if status.success() && left == 0 && self.restart != Restart::OnFailure {
+            let left = stdin.left();
+            let again = self.restart == Restart::OnFailure;
+            let may_end = over != Over::Sink || carrier.is_over(intake) || !again;
+            if status.success() && left == 0 && may_end {
                 // It has had enough. Whether anything comes that it misses shows later.
                 return Ok(());
             }
-            let failed = || Err(Error::usage(intake.name.clone(), show(status)));
-            if self.restart != Restart::OnFailure || left == 0 && carrier.is_over(intake) {
+            let failed = || Err(Error::usage(intake.name.clone(), show(status, left)));
+            if !again || left == 0 && carrier.is_over(intake) {
                 return failed();
             }
             if over == Over::Input && left < before {
@@ -163,7 +193,8 @@ impl CommandCopy {
                 pause = Pause::new();
             }
             if !intake.stop.is_asked() {
-                let text = format!("{} ended early, {}; started again", intake.name, show(status));
+                let how = show(status, left);
+                let text = format!("{} ended early, {how}; started again", intake.name);
                 notice::notice(intake.verbosity, &text);
                 pause.wait(intake);
             }
@@ -173,17 +204,28 @@ impl CommandCopy {
         }
     }
 
-    /// Waits for its end; one that is asked to leave, or does not end in time, gets SIGTERM.
-    fn end(&self, run: &mut Run, over: Over, intake: &Intake) -> io::Result<ExitStatus> {
-        let until = Instant::now() + self.wait;
+    /// Waits for its end; one that is asked to leave, or neither reads nor ends in time, gets SIGTERM.
+    fn end(
+        &self,
+        run: &mut Run,
+        stdin: &Stdin,
+        over: Over,
+        intake: &Intake,
+    ) -> io::Result<ExitStatus> {
+        let (mut until, mut unread) = (Instant::now() + self.wait, Unread::default());
         loop {
             if let Some(status) = run.child.try_wait()? {
                 return Ok(status);
             }
+            let left = stdin.unread();
+            if unread.note(left, intake) {
+                until = Instant::now() + self.wait;
+            }
             if intake.stop.is_asked() || Instant::now() >= until {
                 break;
             }
-            intake.wait([Some((run.pidfd.as_fd(), PollFlags::POLLIN))], Some(until));
+            let look = if left > 0 { until.min(intake.look_again()) } else { until };
+            intake.wait([Some((run.pidfd.as_fd(), PollFlags::POLLIN))], Some(look));
         }
         if intake.stop.is_hurried() && over == Over::Input {
             // It has all of it, and can end without us.
@@ -212,10 +254,14 @@ impl Work for CommandCopy {
 }
 
 /// How a command has ended, in words.
-fn show(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
+fn show(status: ExitStatus, left: u64) -> String {
+    let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => status.to_string(),
+    };
+    match left {
+        0 => how,
+        left => format!("{how}, {left} bytes unread"),
     }
 }

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice, tee};
@@ -22,6 +22,9 @@ use crate::ring::bell;
 /// What the thread's own pipe is to hold, in bytes.
 const OWN_PIPE: i32 = 256 << 10;
 
+/// How soon it is looked again what a sink's reader has taken, at the latest.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What a thread works with.
 #[derive(Debug)]
 pub(crate) struct Intake {
@@ -31,6 +34,8 @@ pub(crate) struct Intake {
     pub(crate) stop: Arc<Stop>,
     /// Its books.
     pub(crate) beyond: Arc<Beyond>,
+    /// How soon it is looked again what the sink's reader has taken.
+    look: Duration,
     /// How messages call the copy.
     pub(crate) name: String,
     pub(crate) verbosity: Verbosity,
@@ -101,7 +106,8 @@ impl Taken {
 }
 
 impl Intake {
-    /// Of a copy's bytes, which come out of `pipe`.
+    /// Of a copy's bytes, which come out of `pipe`. The end of the run waits for it for as long as `wait` while nobody
+    /// takes anything.
     ///
     /// # Errors
     /// What pipe(2) says.
@@ -110,13 +116,16 @@ impl Intake {
         stop: Arc<Stop>,
         beyond: Arc<Beyond>,
         name: String,
+        wait: Option<Duration>,
         verbosity: Verbosity,
     ) -> Result<Intake, Errno> {
         let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC)?;
         // One that stays small is as good, only slower.
         let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(OWN_PIPE));
         let own = OwnPipe { reader, writer, held: Cell::new(0) };
-        Ok(Intake { pipe, own, stop, beyond, name, verbosity })
+        // Often enough for a reader that takes little to be seen in that time.
+        let look = wait.map_or(LOOK, |wait| LOOK.min(wait / 4));
+        Ok(Intake { pipe, own, stop, beyond, look, name, verbosity })
     }
 
     /// Moves up to `most` bytes into `sink` inside the kernel. Does not wait for the pipe.
@@ -215,6 +224,11 @@ impl Intake {
         wanted.map(|want| want.and_then(|_| polled.next()).unwrap_or(PollFlags::empty()))
     }
 
+    /// When to look again what the sink's reader has taken.
+    pub(crate) fn look_again(&self) -> Instant {
+        Instant::now() + self.look
+    }
+
     /// Waits for bytes, whether the thread is asked to leave or not.
     pub(crate) fn wait_for_bytes(&self, until: Instant) {
         let left = until.saturating_duration_since(Instant::now());
@@ -225,6 +239,24 @@ impl Intake {
     /// Where the next byte comes from, to be waited for.
     pub(crate) fn input(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         Some((self.head(), PollFlags::POLLIN))
+    }
+}
+
+/// What lay in a sink and was not read when that was last looked at.
+///
+/// A pipe has room once a page of it was read, a socket once much of its queue was: a reader may take little at a time, and
+/// nothing can be written for long.
+#[derive(Debug, Default)]
+pub(crate) struct Unread(u64);
+
+impl Unread {
+    /// So many bytes are unread now. True if somebody reads: the copy gets on, although nothing is written.
+    pub(crate) fn note(&mut self, unread: u64, intake: &Intake) -> bool {
+        let is_read = unread < std::mem::replace(&mut self.0, unread);
+        if is_read {
+            intake.beyond.advance();
+        }
+        is_read
     }
 }
 

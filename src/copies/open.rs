@@ -163,7 +163,8 @@ impl Copies {
             OnFull::Drop => libc::O_NONBLOCK,
         };
         let segments = copy.needs_file();
-        let shared = copy.open == TeeOpen::Append && !segments;
+        // Others may append there too, unless it is finished and begun anew: then it has one writer.
+        let shared = copy.open == TeeOpen::Append && copy.rotation.is_none();
         let mut options = File::options();
         options.write(true).create(true).truncate(false).append(shared);
         options.custom_flags(libc::O_NOCTTY | waits);
@@ -192,7 +193,7 @@ impl Copies {
         let endpoint = Endpoint::new(file.as_fd().try_clone_to_owned()?)?;
         self.files.push((name.to_owned(), endpoint));
         if shared {
-            return Ok(Opened::Work(Box::new(SharedFile::new(file))));
+            return Ok(Opened::Work(Box::new(SharedFile::at(path, file, copy.moved)?)));
         }
         let work = Segments::new(path, file, copy.open, copy.rotation.clone(), copy.moved)?;
         Ok(Opened::Work(Box::new(work)))

@@ -10,9 +10,9 @@ pub(super) mod current;
 mod cut;
 pub(super) mod directory;
 pub(super) mod names;
-mod watch;
+pub(super) mod watch;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::time::Instant;
@@ -27,6 +27,7 @@ use crate::notice;
 use compress::Compressor;
 use current::{Current, Step};
 use cut::Cut;
+use directory::followed;
 use watch::Watch;
 
 /// A copy in a regular file of our own.
@@ -39,6 +40,8 @@ pub(crate) struct Segments {
     compressor: Option<Compressor>,
     /// Bytes of the finished segments when they were last counted.
     finished: u64,
+    /// One that should be gone cannot be removed. That has been said.
+    stuck: bool,
     /// That a line was cut has been said.
     said: bool,
 }
@@ -55,19 +58,16 @@ impl Segments {
         rotation: Option<Rotation>,
         moved: Moved,
     ) -> io::Result<Segments> {
-        // A link is followed once: what is renamed is the file.
-        let path = match path.is_symlink() {
-            true => path.canonicalize()?,
-            false => path.to_owned(),
-        };
-        if rotation.is_some() && file.try_lock().is_err() {
-            return Err(io::Error::other("another nproxy writes its segments"));
+        if rotation.is_some() {
+            file.try_lock().map_err(|error| match error {
+                TryLockError::WouldBlock => io::Error::other("another nproxy writes its segments"),
+                TryLockError::Error(error) => error,
+            })?;
         }
         let (size, every) = rotation.as_ref().map_or((None, None), |each| (each.size, each.every));
-        let current = Current::new(&path, file, size, every);
-        let directory = current.directory();
+        let current = Current::new(&followed(path)?, file, size, every);
         let watch = match moved {
-            Moved::Reopened => Some(Watch::new(directory.directory(), directory.base())?),
+            Moved::Reopened => Some(Watch::new(current.directory())?),
             Moved::Followed => None,
         };
         let compression = rotation.as_ref().and_then(|rotation| rotation.compress);
@@ -78,6 +78,7 @@ impl Segments {
             rotation,
             watch,
             finished: 0,
+            stuck: false,
             said: false,
         })
     }
@@ -93,7 +94,9 @@ impl Segments {
                 current.file().set_len(0).map_err(|error| current.failed("empty", error))?;
             }
             (TeeOpen::Truncate, Some(_)) if size > 0 => {
-                current.rotate()?;
+                if let Step::Full(errno) = current.rotate(Cut::AtLineEnd)? {
+                    return Err(current.failed("finish", errno));
+                }
                 self.lock();
             }
             (TeeOpen::Truncate, Some(_)) => {}
@@ -111,26 +114,35 @@ impl Segments {
 
     /// Removes finished segments that are too many, and has the others compressed.
     fn tidy(&mut self, intake: &Intake) {
-        let Some(rotation) = &self.rotation else { return };
-        if rotation.keep.is_some() || rotation.total.is_some() {
-            let directory = &self.current.directory;
-            let all = directory.list().unwrap_or_default();
-            let size = self.current.size();
-            let gone = names::surplus(&all, size, rotation.keep, rotation.total);
-            self.finished = all.iter().map(|finished| finished.size).sum();
-            for finished in &gone {
-                match directory.remove(finished) {
-                    Ok(()) => self.finished -= finished.size,
-                    Err(error) => notice::error(&self.current.failed("remove a segment of", error)),
-                }
-            }
-        }
+        self.remove_surplus();
         if let Some(compressor) = &mut self.compressor {
             if !compressor.is_busy() {
                 self.current.directory.remove_unfinished();
             }
             if let Err(error) = compressor.advance(&self.current.directory) {
                 notice::notice(intake.verbosity, &format!("{}: {error}", intake.name));
+            }
+        }
+    }
+
+    fn remove_surplus(&mut self) {
+        let Some(Rotation { keep, total, .. }) = self.rotation else { return };
+        if keep.is_none() && total.is_none() {
+            return;
+        }
+        let directory = &self.current.directory;
+        let all = directory.list().unwrap_or_default();
+        self.finished = all.iter().map(|finished| finished.size).sum();
+        let was_stuck = std::mem::replace(&mut self.stuck, false);
+        for finished in &names::surplus(&all, self.current.size(), keep, total) {
+            match directory.remove(finished) {
+                Ok(()) => self.finished -= finished.size,
+                Err(error) => {
+                    if !was_stuck && !self.stuck {
+                        notice::error(&self.current.failed("remove a segment of", error));
+                    }
+                    self.stuck = true;
+                }
             }
         }
     }
@@ -143,7 +155,9 @@ impl Segments {
                 intake.beyond.wrote(bytes);
                 let total = self.rotation.as_ref().and_then(|rotation| rotation.total);
                 let all = self.finished + self.current.size();
-                if total.is_some_and(|total| self.finished > 0 && all > total) {
+                // What cannot be removed is tried again once the next one is finished.
+                let removable = self.finished > 0 && !self.stuck;
+                if removable && total.is_some_and(|total| all > total) {
                     self.tidy(intake);
                 }
             }

@@ -6,13 +6,17 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use super::intake::{Intake, Taken};
+use super::segments::directory::{Directory, followed};
+use super::segments::watch::Watch;
 use super::writer::Work;
+use crate::config::Moved;
 use crate::error::Error;
 
 /// Size of the buffer, in bytes.
@@ -25,23 +29,44 @@ const REST: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct SharedFile {
     file: File,
+    /// Where it is opened anew once others have moved it.
+    name: Option<(Directory, Watch)>,
 }
 
 impl SharedFile {
+    /// Of a file that was inherited.
     pub(crate) fn new(file: File) -> SharedFile {
-        SharedFile { file }
+        SharedFile { file, name: None }
+    }
+
+    /// Of `path`, which `file` is opened from to be appended to.
+    ///
+    /// # Errors
+    /// If the path cannot be watched.
+    pub(crate) fn at(path: &Path, file: File, moved: Moved) -> io::Result<SharedFile> {
+        let name = match moved {
+            Moved::Followed => None,
+            Moved::Reopened => {
+                let directory = Directory::of(&followed(path)?);
+                let watch = Watch::new(&directory)?;
+                Some((directory, watch))
+            }
+        };
+        Ok(SharedFile { file, name })
     }
 }
 
 impl Work for SharedFile {
-    fn run(self: Box<Self>, intake: Intake) -> Result<(), Error> {
+    fn run(mut self: Box<Self>, intake: Intake) -> Result<(), Error> {
         let tried = |error: io::Error| Error::os(format!("write to {}", intake.name), error);
         let mut buffer = vec![0; BUFFER];
         let mut filled = 0;
         while !intake.stop.is_asked() {
+            self.follow_name(&intake)?;
             match intake.read(&mut buffer[filled..]).map_err(|errno| tried(errno.into()))? {
                 Taken::Nothing => {
-                    intake.wait([intake.input()], None);
+                    let moved = self.name.as_ref().and_then(|(_, watch)| watch.wanted());
+                    intake.wait([intake.input(), moved], None);
                 }
                 Taken::Bytes(len) => {
                     filled += len;
@@ -63,6 +88,18 @@ impl Work for SharedFile {
 }
 
 impl SharedFile {
+    /// Goes on in the file that the path names now, if others have moved the one before.
+    fn follow_name(&mut self, intake: &Intake) -> Result<(), Error> {
+        let Some((directory, watch)) = &self.name else { return Ok(()) };
+        if !watch.has_changed() || directory.names(&self.file) {
+            return Ok(());
+        }
+        let next = directory.open_after(&self.file);
+        let next = next.map_err(|error| Error::os(format!("open {}", intake.name), error))?;
+        let closed = nix::unistd::close(std::mem::replace(&mut self.file, next));
+        closed.map_err(|errno| Error::os(format!("close {}", intake.name), errno))
+    }
+
     fn write(&self, mut bytes: &[u8], intake: &Intake) -> Result<(), Errno> {
         while !bytes.is_empty() {
             match nix::unistd::write(&self.file, bytes) {

@@ -131,13 +131,13 @@ impl Spool {
         self.store.file()
     }
 
-    fn begin(&mut self, intake: &Intake) -> Result<(), Error> {
+    /// Says what an earlier run has left.
+    fn tell_of_rest(&self, intake: &Intake) {
         let rest = self.store.backlog.unsent() + self.store.backlog.unconfirmed();
         if rest > 0 {
             let text = format!("{}: {rest} bytes of an earlier run are sent first", intake.name);
             notice::notice(intake.verbosity, &text);
         }
-        self.store.begin()
     }
 
     /// Takes what has come.
@@ -392,7 +392,7 @@ impl Peer {
 
 impl Work for Spool {
     fn run(mut self: Box<Self>, intake: Intake) -> Result<(), Error> {
-        self.begin(&intake)?;
+        self.tell_of_rest(&intake);
         loop {
             let taken = self.take(&intake)?;
             let turn = self.turn(&intake)?;

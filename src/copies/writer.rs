@@ -48,7 +48,7 @@ struct Writer {
     name: String,
     stop: Arc<Stop>,
     beyond: Arc<Beyond>,
-    /// How long the end of the run waits for it while it writes nothing; a file is waited for.
+    /// How long the end of the run waits for it while nobody takes anything; a file is waited for.
     wait: Option<Duration>,
     state: State,
     /// How far it was when that last changed, and when that was.
@@ -96,7 +96,8 @@ impl Writers {
     ) -> io::Result<Arc<Beyond>> {
         let (stop, beyond) = (Arc::new(Stop::new()?), Arc::new(Beyond::default()));
         let (name, books) = (name.to_owned(), beyond.clone());
-        let intake = Intake::new(pipe, stop.clone(), beyond.clone(), name.clone(), verbosity)?;
+        let intake =
+            Intake::new(pipe, stop.clone(), beyond.clone(), name.clone(), wait, verbosity)?;
         let state = State::Ready(work, Box::new(intake));
         let seen = (0, Instant::now());
         let waited = false;

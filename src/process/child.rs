@@ -10,15 +10,16 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{Pid, getpgrp, getpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, getpgrp};
 
 use super::exit::Exit;
 use super::limits::Confinement;
 use super::monitor::protocol::{MonitorEvent, Order, Recipient};
 use super::monitor::{Message, Monitor};
+use super::orphans;
 use super::procfs;
-use super::signals::{self, Inheritance};
+use super::signals::Inheritance;
 use super::spawn::{ChildStreams, Placement, ProcessGroup, pass_terminal, refused, start};
 use crate::config::{ForwardTo, Wrap};
 use crate::error::{Error, STATUS_FAILED};
@@ -330,34 +331,9 @@ fn send(target: i32, signal: i32) {
     unsafe { libc::kill(target, signal) };
 }
 
-/// Whether processes become ours when their parents are gone: of pid 1, and of a subreaper, which prctl(2) may have
-/// made of this process before exec(2).
-fn inherits_orphans() -> bool {
-    getpid().as_raw() == 1 || nix::sys::prctl::get_child_subreaper().unwrap_or(false)
-}
-
 /// Collects processes whose parents are gone; never the child itself.
 pub(crate) fn reap_orphans(child: &Child) {
-    if !inherits_orphans() {
-        return;
-    }
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    while let Ok(status) = waitid(Id::All, flags) {
-        match status.pid() {
-            Some(pid) if pid != child.own_process() => {
-                let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
-            }
-            _ => return,
-        }
-    }
-}
-
-/// The child has been reaped and its streams are still waited for: from here on orphans need nobody to collect them.
-pub(crate) fn leave_orphans_to_the_kernel(child: &Child) {
-    if inherits_orphans() {
-        signals::ignore_children();
-        reap_orphans(child);
-    }
+    orphans::reap_all_but(child.own_process());
 }
 
 /// An fd that becomes readable when a child of ours ends that nobody has reaped.

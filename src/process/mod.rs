@@ -9,6 +9,7 @@ pub(crate) mod interruption;
 pub(crate) mod limits;
 pub(crate) mod monitor;
 pub(crate) mod node;
+mod orphans;
 pub(crate) mod procfs;
 pub(crate) mod prompt;
 pub(crate) mod signals;

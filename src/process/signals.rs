@@ -72,10 +72,7 @@ impl Signals {
     /// What signalfd(2) says.
     pub(crate) fn take() -> Result<Signals, Error> {
         let sigchld_was_ignored = is_ignored(libc::SIGCHLD);
-        if sigchld_was_ignored {
-            // Ignored, it would reap the child behind our back.
-            set_disposition(libc::SIGCHLD, SigHandler::SigDfl).map_err(not_taken)?;
-        }
+        wait_for_children().map_err(not_taken)?;
         Signals::of(takable(), sigchld_was_ignored)
     }
 
@@ -108,13 +105,13 @@ impl Signals {
         &self.fd
     }
 
-    /// The next signal that has arrived, but for those that nproxy sent itself.
+    /// The next signal that has arrived, but for those that nproxy sent itself. (SIGCHLD only asks to look once more.)
     pub(crate) fn next(&self) -> Option<Arrival> {
         loop {
             let info = self.source.read_signal().ok().flatten()?;
             let own = info.ssi_code <= 0 && info.ssi_pid == std::process::id();
-            if !own {
-                let signal = info.ssi_signo as i32;
+            let signal = info.ssi_signo as i32;
+            if !own || signal == libc::SIGCHLD {
                 // A timer that was set before exec(2) is ours alone: the kernel speaks, but to nobody else.
                 let timer = matches!(signal, libc::SIGALRM | libc::SIGVTALRM | libc::SIGPROF);
                 let from_terminal = info.ssi_code == libc::SI_KERNEL && !timer;
@@ -221,9 +218,16 @@ pub(crate) fn outlive_file_size_limit() {
     let _ = set_disposition(libc::SIGXFSZ, SigHandler::SigIgn);
 }
 
-/// Has the kernel reap children as they end: nobody asks for their status any more.
-pub(crate) fn ignore_children() {
-    let _ = set_disposition(libc::SIGCHLD, SigHandler::SigIgn);
+/// Has children that end wait for us to ask for their status. Where SIGCHLD was ignored when nproxy was started, the kernel would
+/// reap them behind our back.
+///
+/// # Errors
+/// What sigaction(2) says.
+pub(super) fn wait_for_children() -> Result<(), Errno> {
+    match is_ignored(libc::SIGCHLD) {
+        true => set_disposition(libc::SIGCHLD, SigHandler::SigDfl),
+        false => Ok(()),
+    }
 }
 
 /// Dies by `signal`, without a core dump: the child has left its own. Returns only if the signal does

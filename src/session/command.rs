@@ -238,7 +238,8 @@ impl<'c> Command<'c> {
     /// before it has its effect.
     fn be_interrupted(&mut self, arrival: Arrival) {
         match arrival.signal {
-            libc::SIGCHLD | libc::SIGCONT | libc::SIGWINCH | libc::SIGURG => {}
+            libc::SIGCHLD => child::reap_orphans(&self.child),
+            libc::SIGCONT | libc::SIGWINCH | libc::SIGURG => {}
             // It waits, as it would have.
             signal if self.signals.was_blocked(signal) => {}
             libc::SIGHUP | libc::SIGINT | libc::SIGTERM => {

@@ -133,7 +133,7 @@ impl Session<'_> {
         match self.silence.update(output, now) {
             None => {}
             Some(Due::Heartbeat(silent)) => self.show_heartbeat(silent, now),
-            Some(Due::Terminate) => self.end_silent_command()?,
+            Some(Due::Terminate) => self.end_silent_command(now)?,
             Some(Due::Kill) => {
                 self.asked.iter().for_each(|process| process.signal(Signal::SIGKILL))
             }
@@ -174,8 +174,8 @@ impl Session<'_> {
         notice::notice(self.verbosity, &text);
     }
 
-    /// Asks the command and all that it has started to end. A filter ends at once.
-    fn end_silent_command(&mut self) -> io::Result<()> {
+    /// Asks the command and all that it has started to end. A filter takes nothing more.
+    fn end_silent_command(&mut self, now: Instant) -> io::Result<()> {
         let limit = humantime::format_duration(self.silence.limit());
         match &self.command {
             Some(command) => {
@@ -186,9 +186,7 @@ impl Session<'_> {
             }
             None => {
                 notice::error(&format!("end: no input for {limit} (--idle-timeout)"));
-                for relay in self.relays.iter_mut() {
-                    relay.stop(&mut self.ring)?;
-                }
+                self.finish(now)?;
             }
         }
         Ok(())
@@ -282,6 +280,11 @@ impl Session<'_> {
             (Request::Again, Some(command)) => command.die_by(signal),
             (Request::Again, None) => self.interruption.die_by(signal),
         }
+        self.finish(now)
+    }
+
+    /// Nothing more is taken, and what was taken goes on.
+    fn finish(&mut self, now: Instant) -> io::Result<()> {
         self.ending = Ending::AskedFor;
         for relay in self.relays.iter_mut().filter(|relay| relay.role().is_first()) {
             relay.finish(&mut self.ring)?;
@@ -307,7 +310,7 @@ impl Session<'_> {
         let now = self.ring.now();
         let Some(command) = &mut self.command else { return Ok(()) };
         command.release();
-        child::leave_orphans_to_the_kernel(&command.child);
+        child::reap_orphans(&command.child);
         if let Some(exit) = command.child.exit() {
             use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
             self.ending = match exit {
@@ -392,7 +395,9 @@ impl Session<'_> {
         let terminal = self.command.as_ref().and_then(|command| command.terminal.as_ref());
         let keys = terminal.and_then(Terminal::deadline);
         let reports = self.reports.deadline();
-        let prompt = self.hiding_terminal().map(|_| self.prompt.deadline());
+        // Without a leader, after a hang-up, nobody asks.
+        let shown = self.hiding_terminal().filter(|terminal| terminal.leader().is_some());
+        let prompt = shown.map(|_| self.prompt.deadline());
         let watched =
             self.silence.is_over() || self.command.as_ref().is_none_or(Command::is_running);
         let silence = self.silence.deadline(now).filter(|_| watched);

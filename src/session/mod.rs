@@ -144,8 +144,14 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     session.command = Some(command);
     session.held = plan.held;
     session.held.begin(&session.relays);
-    session.begin()?;
-    Ok(session)
+    match session.begin() {
+        Ok(()) => Ok(session),
+        Err(error) => {
+            // Nobody would carry its output.
+            session.command.iter().for_each(|command| command.child.signal(libc::SIGTERM));
+            Err(error)
+        }
+    }
 }
 
 /// The ring, the relays, the command, and what is known of them.

@@ -32,6 +32,7 @@ on_both_engines![
     command_not_executable,
     script_without_an_interpreter,
     first_process_of_a_container,
+    a_copys_command_where_children_are_ignored,
 ];
 
 fn every_exit_status(engine: Engine) {
@@ -164,11 +165,26 @@ fn first_process_of_a_container(engine: Engine) {
     inside(&["peer", "exit", "9"]).expect_code(9).expect_silent();
     inside(&["peer", "die", "TERM"]).expect_code(143).expect_silent();
     inside(&["peer", "die", "KILL"]).expect_code(137).expect_silent();
+    // A copy's command is no orphan, whenever it ends.
+    inside(&["--tee-strict", "--tee", "|cat >/dev/null", "peer", "exit", "9"])
+        .expect_code(9)
+        .expect_silent();
     // Orphans that end while the child runs are gone from the process table soon, and none is taken for the child.
     let script = "for i in 1 2 3 4 5; do (sh -c 'exit 3' >/dev/null &); done
         until [ $(ls /proc | grep -c '^[0-9]') = 4 ] && ! grep -q '^State:.Z' /proc/[0-9]*/status 2>/dev/null; do sleep 0.01; done
         echo reaped; exit 5";
     inside(&["bash", "-c", script]).expect_code(5).expect_silent().expect_output("reaped\n");
+}
+
+/// Where nproxy was started with SIGCHLD ignored, a copy's command has a status all the same.
+fn a_copys_command_where_children_are_ignored(engine: Engine) {
+    let copy = ["--tee-strict", "--tee", "|cat >/dev/null"];
+    let run = Launch::program("peer").args(["with", "ignore=CHLD", "--", "nproxy", "--engine"]);
+    let (source, writer) = std::io::pipe().expect("a pipe");
+    std::io::Write::write_all(&mut &writer, b"through\n").expect("write");
+    drop(writer);
+    let run = run.arg(engine.name()).args(copy).stdin(source).finish();
+    run.expect_code(0).expect_silent().expect_output("through\n");
 }
 
 /// Bad command lines are nproxy's own failure: 125, one line, nothing run.

@@ -2,16 +2,24 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::tempdir;
 
+use crate::capture::waiting_bytes;
 use crate::harness::{Engine, Launch, on_both_engines, payload_bytes, payload_digest};
+use crate::proc;
 
 on_both_engines![
     absent_at_the_start,
     one_that_closes_is_connected_again,
     one_that_answers_is_read,
+    one_that_reads_slowly_is_waited_for,
+    one_that_closes_unread_at_the_end_is_told,
+    one_that_closes_unread_before_is_told,
     one_that_never_comes_is_left,
     a_name_that_cannot_be_resolved_is_an_error,
 ];
@@ -113,4 +121,96 @@ fn one_that_never_comes_is_left(engine: Engine) {
 fn a_name_that_cannot_be_resolved_is_an_error(engine: Engine) {
     let run = Launch::nproxy(engine).words("--tee tcp:no.such.host.invalid:9 echo x").finish();
     run.expect_code(125).expect_output("").expect_one_line(&["tcp:no.such.host.invalid:9"]);
+}
+
+/// One that takes little at a time gets the time that it needs.
+fn one_that_reads_slowly_is_waited_for(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).expect("bind");
+    let (reader, mut go) = std::io::pipe().expect("pipe");
+    let run = Launch::nproxy(engine)
+        .arg("--tee-strict")
+        .arg(format!("--tee=unix:{},wait=3s", path.display()))
+        .args(["sh", "-c", "for n in 1 2 3 4 5 6 7 8 9; do echo $n; read -r go; done"])
+        .stdin(reader)
+        .start();
+    let (mut peer, _) = listener.accept().expect("accept");
+    // Each line is sent by itself: only whole pieces leave the socket's queue.
+    for number in 1..=9 {
+        expect_waiting(&peer, 2 * number);
+        go.write_all(b"\n").expect("write");
+    }
+    let mut lines = String::new();
+    for _ in 1..=9 {
+        std::thread::sleep(Duration::from_millis(500));
+        let mut line = [0; 2];
+        peer.read_exact(&mut line).expect("line");
+        lines.push_str(std::str::from_utf8(&line).expect("text"));
+    }
+    peer.read_to_string(&mut lines).expect("end");
+    assert_eq!(lines, "1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+    run.finish().expect_code(0).expect_silent();
+}
+
+/// Waits until so many bytes lie in a socket unread.
+fn expect_waiting(peer: &UnixStream, bytes: usize) {
+    let socket = OwnedFd::from(peer.try_clone().expect("clone"));
+    proc::until_or(
+        &format!("{bytes} bytes in the socket"),
+        || (waiting_bytes(&socket) == bytes).then_some(()),
+        || waiting_bytes(&socket).to_string(),
+    );
+}
+
+/// What it was sent and has not read is lost, although the copy had got rid of all.
+fn one_that_closes_unread_at_the_end_is_told(engine: Engine) {
+    for (flags, status) in [("", 0), ("--tee-strict", 125)] {
+        let directory = tempdir().expect("directory");
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).expect("bind");
+        let run = Launch::nproxy(engine)
+            .words(flags)
+            .arg(format!("--tee=unix:{}", path.display()))
+            .words("echo x")
+            .start();
+        let (peer, _) = listener.accept().expect("accept");
+        proc::until("no more to come", || {
+            let ended = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
+            let mut fds = [PollFd::new(peer.as_fd(), ended)];
+            (poll(&mut fds, PollTimeout::ZERO) == Ok(1)).then_some(())
+        });
+        drop(peer);
+        let run = run.finish();
+        run.expect_code(status).expect_output("x\n");
+        run.expect_one_line(&["write to unix:", "Connection reset by peer"]);
+    }
+}
+
+/// And so it is if another connection gets what comes later.
+fn one_that_closes_unread_before_is_told(engine: Engine) {
+    for (flags, status) in [("", 0), ("--tee-strict", 125)] {
+        let directory = tempdir().expect("directory");
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).expect("bind");
+        let (reader, mut go) = std::io::pipe().expect("pipe");
+        let run = Launch::nproxy(engine)
+            .words(flags)
+            .arg(format!("--tee=unix:{}", path.display()))
+            .args(["sh", "-c", "echo one; read -r go; echo two"])
+            .stdin(reader)
+            .start();
+        let (peer, _) = listener.accept().expect("accept");
+        expect_waiting(&peer, 4);
+        drop(peer);
+        let (mut peer, _) = listener.accept().expect("accept");
+        go.write_all(b"\n").expect("write");
+        let mut rest = String::new();
+        peer.read_to_string(&mut rest).expect("rest");
+        assert_eq!(rest, "two\n");
+        let run = run.finish();
+        run.expect_code(status).expect_output("one\ntwo\n");
+        run.expect_message(&["write to unix:", "Connection reset by peer; it is tried again"]);
+        run.expect_message(&["unix:", "a connection was reset"]);
+    }
 }

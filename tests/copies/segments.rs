@@ -1,6 +1,7 @@
 //! Files that are finished at a line's end and begun anew.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,11 +16,13 @@ on_both_engines![
     an_existing_file_is_finished_and_never_emptied,
     old_segments_go,
     all_together_have_a_limit,
+    one_that_cannot_be_removed_is_told_once,
     finished_segments_are_compressed,
     a_compressor_that_fails_leaves_them,
     long_lines_are_cut,
     age_ends_a_segment,
     a_moved_file_is_opened_anew,
+    what_others_append_stays,
     one_writer_at_a_time,
 ];
 
@@ -252,4 +255,61 @@ fn one_writer_at_a_time(engine: Engine) {
     second.expect_code(125).expect_one_line(&["log", "another nproxy"]);
     assert!(!directory.path().join("started").exists());
     drop(first);
+}
+
+/// A file that is appended to is not ours alone, also after it was moved.
+fn what_others_append_stays(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let log = directory.path().join("log");
+    let launch =
+        || Launch::nproxy(engine).words("--tee log,append,reopen").directory(directory.path());
+    let append = || {
+        launch().words("echo others").finish().expect_code(0);
+    };
+    let (reader, mut go) = std::io::pipe().expect("pipe");
+    let script = "for line in one two three four; do echo $line; read -r go; done";
+    let run = launch().args(["sh", "-c", script]).stdin(reader).start();
+    let expect = |text: &str| {
+        proc::until_or(
+            &format!("{text:?} in the log"),
+            || (fs::read_to_string(&log).ok()? == text).then_some(()),
+            || format!("{:?}", fs::read_to_string(&log)),
+        );
+    };
+    expect("one\n");
+    append();
+    go.write_all(b"\n").expect("write");
+    expect("one\nothers\ntwo\n");
+    fs::rename(&log, directory.path().join("log.1")).expect("rename");
+    proc::until("a new file", || log.exists().then_some(()));
+    go.write_all(b"\n").expect("write");
+    expect("three\n");
+    append();
+    go.write_all(b"\n").expect("write");
+    expect("three\nothers\nfour\n");
+    drop(go);
+    run.finish().expect_code(0).expect_silent();
+    let moved = fs::read_to_string(directory.path().join("log.1")).expect("moved");
+    assert_eq!(moved, "one\nothers\ntwo\n");
+}
+
+/// And the others go all the same.
+fn one_that_cannot_be_removed_is_told_once(engine: Engine) {
+    if !need(&["unshare", "-rm", "mount", "--bind", "/", "/"]) {
+        return;
+    }
+    let directory = tempdir().expect("directory");
+    // What something is mounted on stays where it is.
+    let script = "
+        old=log.20200101T000000.000000Z; head -c 200000 /dev/zero > $old && mount --bind $old $old || exit 9
+        exec nproxy --tee log,rotate=100K,total=150K seq 1 300000";
+    let run = Launch::program("unshare")
+        .args(["-rm", "bash", "-c", script])
+        .env("NPROXY_ENGINE", engine.name())
+        .directory(directory.path())
+        .finish();
+    run.expect_code(0).expect_one_line(&["remove a segment of log", "busy"]);
+    assert_eq!(finished(directory.path()).len(), 2, "that one and another");
+    let (all, kept) = (numbers(300_000), all_of(directory.path()));
+    assert!(all.ends_with(&kept[200_000..]), "the newest stay");
 }

@@ -25,6 +25,7 @@ on_both_engines![
     a_spool_has_one_user,
     a_full_one_waits,
     a_full_one_drops,
+    a_full_disk_is_waited_for,
     a_directory_that_cannot_be_is_refused,
     a_segment_that_others_remove_is_told,
     an_unfinished_line_is_ended,
@@ -511,4 +512,36 @@ fn a_link_that_was_cut_carries_on(engine: Engine) {
     connections.sort_by_key(Vec::len);
     run.expect(connections.len() >= 2, "another connection was made");
     join(&numbers(300_000), &connections);
+}
+
+/// Before the first byte, and where the next segment would begin: nothing is lost, and nothing counts as gone.
+fn a_full_disk_is_waited_for(engine: Engine) {
+    if !need(&["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/run"]) {
+        return;
+    }
+    // No room for a byte; and none for another file: the directory, the filler, the cursor and the first segment are four.
+    for (options, filler) in [("size=16m", "16m"), ("nr_inodes=4", "0")] {
+        let place = Place::new();
+        let script = format!(
+            "mkdir spool && mount -t tmpfs -o {options} none spool && head -c {filler} /dev/zero > spool/.filler
+             [ -e spool/.filler ] || exit 9
+             nproxy --tee-strict --tee tcp:{},spool=spool,wait=60s seq 1 1500000 > /dev/null 2> said & nproxy=$!
+             until grep -q 'No space left' said || ! kill -0 $nproxy; do sleep 0.02; done
+             rm spool/.filler; touch free; wait $nproxy; status=$?; cat said >&2; exit $status",
+            place.address
+        );
+        let run = Launch::program("unshare")
+            .args(["-rm", "bash", "-c", &script])
+            .env("NPROXY_ENGINE", engine.name())
+            .directory(place.path())
+            .start();
+        proc::until("room", || place.path().join("free").exists().then_some(()));
+        let listener = place.listen();
+        let (peer, _) = listener.accept().expect("accept");
+        assert!(collect(&peer) == numbers(1_500_000), "all has arrived, {options}");
+        drop(peer);
+        let run = run.finish();
+        run.expect_code(0).expect_message(&["spool spool: No space left on device"]);
+        run.expect(!run.stderr.text().contains("is gone"), "nothing counts as gone");
+    }
 }

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 
 use nix::poll::PollFlags;
 
@@ -15,7 +15,7 @@ use super::directory::Directory;
 use super::names::{Micros, Suffix};
 use crate::config::Compression;
 use crate::error::Error;
-use crate::process::aside::aside;
+use crate::process::aside::{self, Waited};
 
 /// What is being compressed.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Compressor {
 #[derive(Debug)]
 struct Running {
     time: Micros,
-    child: Child,
+    child: Waited,
     /// Its end shows here, and what it complains of.
     stderr: ChildStderr,
     said: Vec<u8>,
@@ -72,7 +72,7 @@ impl Compressor {
         let mut command = Command::new("nice");
         command.args(["-n", "19"]).args(arguments);
         command.stdin(plain).stdout(compressed).stderr(Stdio::piped());
-        let mut child = aside(&mut command).spawn()?;
+        let mut child = aside::start(&mut command)?;
         let stderr = child.stderr.take().ok_or_else(|| io::Error::other("no pipe"))?;
         Ok(Running { time, child, stderr, said: Vec::new() })
     }

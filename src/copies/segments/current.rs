@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub(in crate::copies) struct Current {
     pub(super) directory: Directory,
     file: File,
     cutter: Cutter,
+    /// When the segment was finished, while the next one could not be opened.
+    finished: Option<Micros>,
     transfer: Transfer,
     /// Where the end of a segment is looked for.
     buffer: Vec<u8>,
@@ -50,8 +52,19 @@ pub(in crate::copies) enum Step {
     Nothing,
     /// The copy has ended, and all of it is written.
     End,
-    /// The disk has no room. What was taken and is not written stays for the next step.
+    /// The disk has no room. The next step tries again, and what was taken and is not written stays for it.
     Full(Errno),
+}
+
+impl Step {
+    /// A disk without room may have some later. Any other error is handed back.
+    pub(in crate::copies) fn refused(error: impl Into<io::Error>) -> io::Result<Step> {
+        let error = error.into();
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(errno @ (Errno::ENOSPC | Errno::EDQUOT)) => Ok(Step::Full(errno)),
+            _ => Err(error),
+        }
+    }
 }
 
 impl Current {
@@ -66,6 +79,7 @@ impl Current {
             directory: Directory::of(path),
             file,
             cutter: Cutter::new(size, every),
+            finished: None,
             transfer: Transfer::Spliced,
             buffer: Vec::new(),
             unwritten: 0..0,
@@ -106,18 +120,23 @@ impl Current {
         Ok(())
     }
 
-    /// Finishes the segment and begins the next one.
+    /// Finishes the segment, which is cut in this way, and begins the next one.
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn rotate(&mut self) -> Result<Option<Micros>, Error> {
+    pub(super) fn rotate(&mut self, how: Cut) -> Result<Step, Error> {
         // Somebody else may have taken it away, and what is there now is not ours to rename.
-        let finished = match self.directory.names(&self.file) {
-            true => Some(self.directory.finish().map_err(|error| self.failed("finish", error))?),
-            false => None,
-        };
-        self.open_next()?;
-        Ok(finished)
+        if self.finished.is_none() && self.directory.names(&self.file) {
+            match self.directory.finish() {
+                Ok(time) => self.finished = Some(time),
+                Err(error) => return self.refused("finish", error),
+            }
+        }
+        match self.directory.open_after(&self.file) {
+            Ok(next) => self.go_on_in(next)?,
+            Err(error) => return self.refused("open", error),
+        }
+        Ok(Step::Finished(how, self.finished.take()))
     }
 
     /// Opens the path anew. What is there stays, and is gone on with.
@@ -125,8 +144,11 @@ impl Current {
     /// # Errors
     /// What the system says, also of closing the file before it.
     pub(super) fn open_next(&mut self) -> Result<(), Error> {
-        let mode = self.file.metadata().map_or(0o666, |meta| meta.permissions().mode() & 0o777);
-        let next = self.directory.open(mode).map_err(|error| self.failed("open", error))?;
+        let next = self.directory.open_after(&self.file);
+        self.go_on_in(next.map_err(|error| self.failed("open", error))?)
+    }
+
+    fn go_on_in(&mut self, next: File) -> Result<(), Error> {
         let before = std::mem::replace(&mut self.file, next);
         self.cutter.restart();
         self.append()?;
@@ -139,7 +161,7 @@ impl Current {
     /// Why no more can be written.
     pub(in crate::copies) fn step(&mut self, intake: &Intake, most: u64) -> Result<Step, Error> {
         match self.cutter.next(Instant::now()) {
-            Next::Finish(how) => Ok(Step::Finished(how, self.rotate()?)),
+            Next::Finish(how) => self.rotate(how),
             Next::LookBack => {
                 let ended = self.ends_a_line();
                 self.cutter.saw(ended);
@@ -165,7 +187,7 @@ impl Current {
                 self.transfer = Transfer::Copied;
                 Ok(Step::Wrote(0))
             }
-            Err(errno) => self.refused(errno),
+            Err(errno) => self.refused("write to", errno),
             Ok(Taken::End) => Ok(Step::End),
             Ok(Taken::Nothing) => Ok(Step::Nothing),
             Ok(Taken::Bytes(bytes)) => Ok(self.wrote(bytes, None)),
@@ -204,8 +226,8 @@ impl Current {
         };
         match nix::unistd::write(&self.file, &bytes[..end]) {
             Err(Errno::EINTR) => Ok(Step::Wrote(0)),
-            Ok(0) => self.refused(Errno::ENOSPC),
-            Err(errno) => self.refused(errno),
+            Ok(0) => self.refused("write to", Errno::ENOSPC),
+            Err(errno) => self.refused("write to", errno),
             Ok(written) => {
                 self.unwritten.start += written;
                 Ok(self.wrote(written, Some(written == end && line_ended)))
@@ -218,11 +240,8 @@ impl Current {
         Step::Wrote(bytes as u64)
     }
 
-    fn refused(&self, errno: Errno) -> Result<Step, Error> {
-        match errno {
-            Errno::ENOSPC | Errno::EDQUOT => Ok(Step::Full(errno)),
-            errno => Err(self.failed("write to", errno)),
-        }
+    fn refused(&self, tried: &str, error: impl Into<io::Error>) -> Result<Step, Error> {
+        Step::refused(error).map_err(|error| self.failed(tried, error))
     }
 
     /// Whether the last byte of the file ends a line.

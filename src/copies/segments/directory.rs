@@ -3,12 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, RenameFlags, fcntl, renameat2};
 
 use super::names::{self, Finished, Micros, Suffix};
 
@@ -20,6 +20,14 @@ pub(in crate::copies) struct Directory {
     base: OsString,
     /// When the newest finished one was finished: the next is later, whatever the clock says.
     newest: Option<Micros>,
+}
+
+/// What a path names: a link is followed once, and what is renamed is the file.
+pub(in crate::copies) fn followed(path: &Path) -> io::Result<PathBuf> {
+    match path.is_symlink() {
+        true => path.canonicalize(),
+        false => Ok(path.to_owned()),
+    }
 }
 
 impl Directory {
@@ -37,10 +45,13 @@ impl Directory {
         &self.path
     }
 
-    /// Opens the current file, which is made if it is not there. `mode` is for a new one, less the umask.
-    pub(in crate::copies) fn open(&self, mode: u32) -> io::Result<File> {
+    /// Opens the current file as the one before it was opened. A new one has the mode of that, less the umask.
+    pub(in crate::copies) fn open_after(&self, before: &File) -> io::Result<File> {
+        let mode = before.metadata().map_or(0o666, |meta| meta.permissions().mode() & 0o777);
+        let flags = OFlag::from_bits_truncate(fcntl(before, FcntlArg::F_GETFL)?);
         let mut options = File::options();
-        options.write(true).create(true).truncate(false).mode(mode).custom_flags(libc::O_NOCTTY);
+        options.write(true).append(flags.contains(OFlag::O_APPEND)).create(true).truncate(false);
+        options.mode(mode).custom_flags(libc::O_NOCTTY);
         // Reading is only for the last byte, and need not be allowed.
         let both = options.clone().read(true).open(&self.path);
         both.or_else(|_| options.open(&self.path))

@@ -31,6 +31,8 @@ pub(super) struct Store {
     cursor: Cursor,
     current: Current,
     pub(super) backlog: Backlog,
+    /// All is ready for the first byte of this run.
+    begun: bool,
     /// The finished segment that was read last.
     open: Option<(Part, File)>,
     transfer: Transfer,
@@ -86,7 +88,15 @@ impl Store {
         parts.push(Part { start: 0, size: metadata.len(), inode: metadata.ino(), time: None });
         let backlog = Backlog::new(parts, cursor.read());
         let directory = directory.to_owned();
-        Ok(Store { directory, cursor, current, backlog, open: None, transfer: Transfer::InKernel })
+        Ok(Store {
+            directory,
+            cursor,
+            current,
+            backlog,
+            begun: false,
+            open: None,
+            transfer: Transfer::InKernel,
+        })
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -104,20 +114,25 @@ impl Store {
 
     /// The run has begun. A line that the last one has not ended is ended, so that the first one of this run is a line of
     /// its own.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub(super) fn begin(&mut self) -> Result<(), Error> {
+    fn begin(&mut self) -> Result<Step, Error> {
         // Before any byte comes: the file may have the inode of one that was written down before.
-        self.write_down()?;
+        if let Err(error) = self.cursor.write(&self.backlog.record()) {
+            return self.refused(error);
+        }
         self.current.append()?;
         if self.backlog.end() > self.backlog.record().start && !self.ends_a_line() {
-            nix::unistd::write(self.current.file(), b"\n")
-                .map_err(|errno| self.failed("write to", errno))?;
+            if let Err(errno) = nix::unistd::write(self.current.file(), b"\n") {
+                return self.refused(errno);
+            }
             self.current.append()?;
             self.backlog.wrote(1);
         }
-        Ok(())
+        self.begun = true;
+        Ok(Step::Nothing)
+    }
+
+    fn refused(&self, error: impl Into<io::Error>) -> Result<Step, Error> {
+        Step::refused(error).map_err(|error| self.failed("write to", error))
     }
 
     fn ends_a_line(&mut self) -> bool {
@@ -130,6 +145,11 @@ impl Store {
     /// # Errors
     /// Why no more can be written.
     pub(super) fn take(&mut self, intake: &Intake, most: u64) -> Result<Step, Error> {
+        if !self.begun
+            && let Step::Full(errno) = self.begin()?
+        {
+            return Ok(Step::Full(errno));
+        }
         let step = self.current.step(intake, most)?;
         match step {
             Step::Wrote(bytes) => self.backlog.wrote(bytes),
