@@ -156,23 +156,11 @@ impl Backlog {
             Some(index) => {
                 let known = &mut segments[index];
                 self.ledger.unsaved |= known.stem != file.stem;
-                known.stem.clone_from(&file.stem);
-                if file.form == Form::Plain || known.size == 0 {
-                    known.size = file.size;
-                }
+                known.seen_in(file);
                 Some(known.id.clone())
             }
             None => {
-                segments.push(Known {
-                    id: file.id.clone(),
-                    stem: file.stem.clone(),
-                    size: file.size,
-                    offset: 0,
-                    crc: 0,
-                    generation: 0,
-                    done: false,
-                    lost: false,
-                });
+                segments.push(Known::met(file));
                 self.ledger.unsaved = true;
                 Some(file.id.clone())
             }
@@ -207,19 +195,26 @@ impl Backlog {
         for known in lost {
             self.ledger.unsaved = true;
             self.ledger.record.planned.clear();
-            self.gap(&known, "was removed before it was shipped");
+            // Of the current segment all may be shipped, although it is not done.
+            if known.left() != Some(0) {
+                self.gap(&known, "was removed before it was shipped");
+            }
         }
     }
 
+    /// Tells of a segment whose rest is not shipped and never will be.
     fn gap(&self, known: &Known, what: &str) {
-        let bytes = known.size.saturating_sub(known.offset);
-        if bytes == 0 {
-            return;
-        }
         add(&self.counters.gaps, 1);
-        add(&self.counters.gap_bytes, bytes);
+        let missing = match known.left() {
+            Some(bytes) if bytes > 0 => {
+                add(&self.counters.gap_bytes, bytes);
+                format!("{bytes} of {} bytes are missing", known.size)
+            }
+            // Its size is not known, or nothing was left by it although the end was not reached.
+            _ => "an unknown number of bytes is missing".to_owned(),
+        };
         let name = known.stem.clone().unwrap_or_else(|| self.path.display().to_string());
-        say(&format!("gap: {name} {what}: {bytes} of {} bytes are missing", known.size));
+        say(&format!("gap: {name} {what}: {missing}"));
     }
 
     /// Deletes what has been shipped, once that is written down or cannot be for lack of room.
@@ -292,11 +287,14 @@ impl Backlog {
 
     /// Bytes that are not acknowledged; `open` of the segment that is being read.
     pub(crate) fn measure_lag(&self, open: Option<(&SegmentId, u64)>) {
-        let lag = self.unshipped().into_iter().map(|(id, size)| match open {
-            Some((open, left)) if *open == id => left,
-            _ => size.saturating_sub(
-                self.ledger.record.segments.iter().find(|k| k.id == id).map_or(0, |k| k.offset),
-            ),
+        let lag = self.found.iter().filter_map(|(id, file)| {
+            let known = self.ledger.record.segments.iter().find(|k| k.id == *id && !k.done)?;
+            Some(match open {
+                Some((open, left)) if open == id => left,
+                // Bytes on disk less bytes of content would be nothing long before all is shipped.
+                _ if file.form != Form::Plain => file.size,
+                _ => file.size.saturating_sub(known.offset),
+            })
         });
         self.counters.lag_bytes.store(lag.sum(), Ordering::Relaxed);
     }

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 
+use crate::directory::{Form, Found};
 use crate::notice::Failure;
 use crate::segment::SegmentId;
 
@@ -23,6 +24,9 @@ pub(crate) struct Known {
     pub(crate) stem: Option<String>,
     /// Bytes of the file when it was last seen.
     pub(crate) size: u64,
+    /// It was not seen plain since it grew last, so `size` says nothing of how long its content is.
+    #[serde(default)]
+    pub(crate) packed: bool,
     /// Bytes of its content that were acknowledged.
     pub(crate) offset: u64,
     /// CRC-32 of those bytes.
@@ -35,6 +39,41 @@ pub(crate) struct Known {
     /// Its rest cannot be read; the file is left for people to look at.
     #[serde(default)]
     pub(crate) lost: bool,
+}
+
+impl Known {
+    /// A segment that is met for the first time, in `file`.
+    pub(crate) fn met(file: &Found) -> Self {
+        Known {
+            id: file.id.clone(),
+            stem: file.stem.clone(),
+            size: file.size,
+            packed: file.form != Form::Plain,
+            offset: 0,
+            crc: 0,
+            generation: 0,
+            done: false,
+            lost: false,
+        }
+    }
+
+    /// Takes what can be seen of the segment from `file`, which holds it now.
+    pub(crate) fn seen_in(&mut self, file: &Found) {
+        if file.form == Form::Plain {
+            self.size = file.size;
+            self.packed = false;
+        } else if self.stem.is_none() || self.id == file.id {
+            // It may have grown before it was finished; or it was compressed when it was met, which a cursor of an older
+            // version does not say.
+            self.packed = true;
+        }
+        self.stem.clone_from(&file.stem);
+    }
+
+    /// Bytes that are not acknowledged; none if that cannot be said.
+    pub(crate) fn left(&self) -> Option<u64> {
+        (!self.packed).then(|| self.size.saturating_sub(self.offset))
+    }
 }
 
 /// The whole state of one path.

@@ -313,3 +313,123 @@ impl Feed {
         say(&format!("{}: {left} bytes stay behind: {why}", self.path.display()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Cli;
+    use crate::window::Stored;
+
+    const RULE: Rule = Rule { limit: 1000, batch: None };
+
+    /// More bytes than their compressed form has, by far.
+    fn text() -> String {
+        (0..3000).map(|n| format!("line {n} of a text that can be made much smaller\n")).collect()
+    }
+
+    fn gzip(text: &str) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).expect("compress");
+        encoder.finish().expect("compress")
+    }
+
+    /// A pass over the segments of `log` in `dir`, a message at a time.
+    fn feed(dir: &Path) -> Feed {
+        let path = dir.join("log");
+        let name = path.display().to_string();
+        let server = ["--to", "nats://127.0.0.1:1", "--subject", "s"];
+        let words = ["nproxy-ship", &name, "--once", "--window", "1"].into_iter().chain(server);
+        let config = Config::new(Cli::parse_from(words)).expect("a configuration");
+        Feed::new(&config, &path, Arc::new(Counters::new(&path))).expect("a cursor")
+    }
+
+    /// Has messages stored until `enough` bytes are, or nothing comes any more.
+    fn ship(feed: &mut Feed, enough: u64) {
+        let mut sequence = 0;
+        while feed.counters.bytes.load(Ordering::Relaxed) < enough
+            && feed.next(RULE).expect("read") == Next::Window
+        {
+            sequence += 1;
+            feed.window.messages[0].stored = Some(Stored { sequence, duplicate: false });
+            feed.advance();
+        }
+        feed.backlog.ledger.save();
+    }
+
+    /// Segments that were lost, and their bytes as far as known.
+    fn gaps(feed: &Feed) -> (u64, u64) {
+        let counters = &feed.counters;
+        (counters.gaps.load(Ordering::Relaxed), counters.gap_bytes.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_compressed_segment_that_cannot_be_read_to_its_end_is_a_gap() {
+        let whole = gzip(&text());
+        for (length, expected) in [(whole.len(), 0), (whole.len() / 2, 1), (0, 1)] {
+            let dir = tempfile::tempdir().expect("a directory");
+            std::fs::write(dir.path().join("log.1.gz"), &whole[..length]).expect("write");
+            let mut feed = feed(dir.path());
+            ship(&mut feed, u64::MAX);
+            assert_eq!(gaps(&feed), (expected, 0), "{length} bytes");
+            // More bytes of content were shipped than the file has.
+            let shipped = feed.counters.bytes.load(Ordering::Relaxed);
+            assert!(length == 0 || shipped > length as u64, "{shipped} of {length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_compressed_segment_that_is_removed_half_shipped_is_a_gap_and_lags_until_then() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("log.1.gz");
+        let compressed = gzip(&text());
+        std::fs::write(&file, &compressed).expect("write");
+        let mut before = feed(dir.path());
+        ship(&mut before, compressed.len() as u64 + 1);
+        before.measure_lag();
+        assert_eq!(before.counters.lag_bytes.load(Ordering::Relaxed), compressed.len() as u64);
+        drop(before);
+        std::fs::remove_file(&file).expect("remove");
+        assert_eq!(gaps(&feed(dir.path())), (1, 0));
+    }
+
+    #[test]
+    fn a_plain_segment_that_is_removed_is_a_gap_if_it_was_not_all_shipped() {
+        let text = text();
+        let length = text.len() as u64;
+        let first = text.find('\n').expect("a line") as u64 + 1;
+        for (enough, expected) in [(1, (1, length - first)), (length, (0, 0))] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let file = dir.path().join("log");
+            std::fs::write(&file, &text).expect("write");
+            let mut before = feed(dir.path());
+            ship(&mut before, enough);
+            drop(before);
+            std::fs::remove_file(&file).expect("remove");
+            assert_eq!(gaps(&feed(dir.path())), expected);
+        }
+    }
+
+    #[test]
+    fn what_a_segment_grew_by_before_it_was_seen_compressed_is_not_taken_for_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (current, finished) = (dir.path().join("log"), dir.path().join("log.1.gz"));
+        std::fs::write(&current, text()).expect("write");
+        let mut before = feed(dir.path());
+        ship(&mut before, u64::MAX);
+        drop(before);
+        // While nobody looks, it grows, is finished and compressed.
+        std::fs::write(&finished, gzip(&(text() + "more\n"))).expect("write");
+        std::fs::remove_file(&current).expect("remove");
+        let mut after = feed(dir.path());
+        assert_eq!(gaps(&after), (0, 0), "it is known again");
+        std::fs::remove_file(&finished).expect("remove");
+        after.look().expect("look");
+        std::thread::sleep(GONE);
+        after.look().expect("look");
+        assert_eq!(gaps(&after), (1, 0));
+    }
+}

@@ -83,7 +83,7 @@ impl Publisher<'_> {
             let (index, answer) = self.answer().await?;
             let Some(message) = window.messages.get_mut(index) else { continue };
             waiting -= 1;
-            match answer.and_then(of_a_stream) {
+            match answer.and_then(|answer| of_a_stream(answer, 0)) {
                 Ok((name, stored)) => {
                     message.stored = Some(stored);
                     stream = name;
@@ -107,7 +107,7 @@ impl Publisher<'_> {
             self.send(index, message.headers(), message.piece.payload.clone()).await?;
             message.sent += 1;
             let (_, answer) = self.answer().await?;
-            let (name, stored) = answer.and_then(of_a_stream)?;
+            let (name, stored) = answer.and_then(|answer| of_a_stream(answer, 0))?;
             message.stored = Some(stored);
             stream = name;
         }
@@ -133,16 +133,9 @@ impl Publisher<'_> {
         loop {
             // All but the last are answered by nothing or by an error that ends the unit.
             let (index, answer) = self.answer().await?;
-            match answer {
-                Ok((name, stored)) if index == last => {
-                    for (index, message) in window.messages.iter_mut().enumerate() {
-                        let sequence = stored.sequence - (last - index) as u64;
-                        message.stored = Some(Stored { sequence, ..stored });
-                    }
-                    return Ok(name);
-                }
-                Ok(_) => {}
-                Err(refusal) => return Err(refusal),
+            let answer = answer?;
+            if index == last {
+                return stored_as_one(window, answer);
             }
         }
     }
@@ -205,12 +198,24 @@ impl Publisher<'_> {
     }
 }
 
-/// An answer of somebody who is no stream is no acknowledgement.
-fn of_a_stream(answer: (String, Stored)) -> Result<(String, Stored), Refusal> {
-    match answer.1.sequence {
-        0 => Err(Refusal::Stream { code: 0, text: "an answer that no stream gives".to_owned() }),
-        _ => Ok(answer),
+/// An answer of somebody who is no stream is no acknowledgement. A stream counts from 1, and has stored `ahead` messages
+/// ahead of the one that it answers.
+fn of_a_stream(answer: (String, Stored), ahead: u64) -> Result<(String, Stored), Refusal> {
+    if answer.1.sequence > ahead {
+        return Ok(answer);
     }
+    Err(Refusal::Stream { code: 0, text: "an answer that no stream gives".to_owned() })
+}
+
+/// Marks all of `window` as stored in a row, which `answer` to its last message says. Returns the name of the stream.
+fn stored_as_one(window: &mut Window, answer: (String, Stored)) -> Result<String, Refusal> {
+    let ahead = window.messages.len().saturating_sub(1) as u64;
+    let (name, stored) = of_a_stream(answer, ahead)?;
+    let sequences = stored.sequence - ahead..=stored.sequence;
+    for (message, sequence) in window.messages.iter_mut().zip(sequences) {
+        message.stored = Some(Stored { sequence, ..stored });
+    }
+    Ok(name)
 }
 
 /// What an acknowledgement says. An empty one is for a message inside a unit.
@@ -237,7 +242,11 @@ fn read(status: Option<StatusCode>, payload: &[u8]) -> Result<(String, Stored), 
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::cut::{End, Piece};
+    use crate::window::Message;
 
     #[test]
     fn answers_are_told_apart() {
@@ -250,5 +259,33 @@ mod tests {
         let large = br#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"}}"#;
         assert_eq!(read(None, large), Err(Refusal::TooLarge));
         assert!(matches!(read(None, b"+ACK"), Err(Refusal::Stream { code: 0, .. })));
+    }
+
+    #[test]
+    fn a_unit_is_stored_in_a_row_and_only_by_a_stream() {
+        let piece = |offset| Piece { offset, payload: Bytes::from_static(b"x"), end: End::Line };
+        let messages = (0..3).map(|n| Message::new("s", piece(n * 2))).collect();
+        let mut window = Window { messages, since: None };
+        let answer = |sequence| ("LOGS".to_owned(), Stored { sequence, duplicate: false });
+        // An empty answer or that of somebody else; and three messages cannot end at 1 or 2.
+        for sequence in 0..3 {
+            let refused = stored_as_one(&mut window, answer(sequence));
+            assert!(matches!(refused, Err(Refusal::Stream { code: 0, .. })), "{sequence}");
+            assert!(window.messages.iter().all(|m| m.stored.is_none()), "{sequence}");
+        }
+        for last in [3, 900, u64::MAX] {
+            assert_eq!(stored_as_one(&mut window, answer(last)), Ok("LOGS".to_owned()));
+            let stored: Vec<u64> =
+                window.messages.iter().filter_map(|m| m.stored).map(|s| s.sequence).collect();
+            assert_eq!(stored, [last - 2, last - 1, last]);
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_sequence_number_is_no_acknowledgement() {
+        let answer = read(None, b"{}").expect("an answer");
+        assert!(of_a_stream(answer, 0).is_err());
+        let answer = read(None, br#"{"stream":"LOGS","seq":1}"#).expect("an answer");
+        assert!(of_a_stream(answer, 0).is_ok());
     }
 }

@@ -62,8 +62,10 @@ pub(crate) struct Shipper {
 /// How a connection, or all of it, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// All is shipped, or a signal came.
+    /// All is shipped.
     Over,
+    /// A signal came first.
+    Stopped,
     /// Nothing has succeeded for too long.
     GaveUp,
     /// The connection is lost; another one may do better.
@@ -120,7 +122,8 @@ impl Shipper {
         &self.counters
     }
 
-    /// Ships until all is done, a signal comes or patience ends. True if nothing is missing in the stream.
+    /// Ships until all is done, a signal comes or patience ends. True if nothing is missing in the stream; what only a
+    /// signal ends may have something left to ship.
     pub(crate) fn run(&mut self, mut stop: Stop) -> Result<bool, Failure> {
         let ended = loop {
             if self.feed.is_empty() {
@@ -142,17 +145,24 @@ impl Shipper {
         let _ = self.feed.look();
         self.feed.backlog.ledger.save();
         self.feed.measure_lag();
-        if ended == Ended::GaveUp {
-            self.feed.leave_behind(self.trouble.reason().unwrap_or("nothing succeeds"));
+        let too_early = matches!(self.config.until, Until::Shipped { .. })
+            && self.counters.lag_bytes.load(Ordering::Relaxed) > 0;
+        let why = match ended {
+            Ended::GaveUp => Some(self.trouble.reason().unwrap_or("nothing succeeds")),
+            Ended::Stopped if too_early => Some("interrupted"),
+            Ended::Stopped | Ended::Over | Ended::Broken => None,
+        };
+        if let Some(why) = why {
+            self.feed.leave_behind(why);
         }
-        Ok(ended != Ended::GaveUp && self.counters.gaps.load(Ordering::Relaxed) == 0)
+        Ok(why.is_none() && self.counters.gaps.load(Ordering::Relaxed) == 0)
     }
 
     /// One connection, from the attempt to its end.
     async fn connection(&mut self, stop: &mut Stop) -> Ended {
         let link = tokio::select! {
             link = Link::connect(&self.config) => link,
-            _ = stop.wait_for(|stop| *stop) => return Ended::Over,
+            _ = stop.wait_for(|stop| *stop) => return Ended::Stopped,
         };
         let mut link = match link {
             Ok(link) => link,
@@ -167,13 +177,12 @@ impl Shipper {
         self.counters.connected.store(1, Ordering::Relaxed);
         let mut step = Step::Ask;
         loop {
-            if *stop.borrow() {
-                return Ended::Over;
-            }
             step = match step {
+                // First: a signal that comes when all is shipped interrupts nothing.
+                Step::Leave(ended) => return ended,
+                Step::On | Step::Ask if *stop.borrow() => return Ended::Stopped,
                 Step::On => self.step(&mut link, stop).await,
                 Step::Ask => self.ask(&mut link, stop).await,
-                Step::Leave(ended) => return ended,
             };
         }
     }
@@ -351,7 +360,7 @@ impl Shipper {
         }
         tokio::select! {
             () = sleep(self.pauses.grow()) => otherwise,
-            _ = stop.wait_for(|stop| *stop) => Ended::Over,
+            _ = stop.wait_for(|stop| *stop) => Ended::Stopped,
         }
     }
 
@@ -373,7 +382,7 @@ impl Shipper {
         let word = tokio::select! {
             () = self.watch.changed() => return Step::On,
             () = sleep(LOOK) => return Step::On,
-            _ = stop.wait_for(|stop| *stop) => return Step::Leave(Ended::Over),
+            _ = stop.wait_for(|stop| *stop) => return Step::Leave(Ended::Stopped),
             word = link.words.next() => word,
         };
         match word {
@@ -388,4 +397,34 @@ impl Shipper {
 
 fn no_stream(subject: &str) -> String {
     format!("publish to {subject}: no stream takes this subject, or it has no leader")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    /// Whether a run over `text` counts as complete that a signal ends before it has shipped anything.
+    fn complete(how: &str, text: &str) -> bool {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        std::fs::write(&path, text).expect("write");
+        let name = path.display().to_string();
+        let words = ["nproxy-ship", &name, "--to", "nats://127.0.0.1:1", "--subject", "s", how];
+        let config = Arc::new(Config::new(Cli::parse_from(words)).expect("a configuration"));
+        let (_stop, stopped) = watch::channel(true);
+        Shipper::new(config, &path, Arc::new(Counters::new(&path)))
+            .expect("a cursor")
+            .run(stopped)
+            .expect("a runtime")
+    }
+
+    #[test]
+    fn a_signal_is_no_success_while_something_is_left_that_was_to_be_shipped() {
+        assert!(!complete("--once", "a line\n"));
+        assert!(complete("--once", ""), "nothing is left");
+        assert!(complete("--follow", "a line\n"), "nothing else ends it");
+    }
 }

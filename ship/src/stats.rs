@@ -29,7 +29,7 @@ pub(crate) struct Counters {
     pub(crate) segments: AtomicU64,
     /// Segments that were removed or unreadable before all of them was shipped.
     pub(crate) gaps: AtomicU64,
-    /// Their bytes that were not shipped.
+    /// Their bytes that were not shipped, where it is known how many.
     pub(crate) gap_bytes: AtomicU64,
     /// Lines that were sent in pieces.
     pub(crate) long_lines: AtomicU64,
@@ -171,7 +171,9 @@ const FAMILIES: &[Family] = &[
     ("out_of_order_total", "counter", "Messages stored behind a later one.", |c| &c.out_of_order),
     ("segments_total", "counter", "Segments shipped completely.", |c| &c.segments),
     ("gaps_total", "counter", "Segments gone before they were shipped.", |c| &c.gaps),
-    ("gap_bytes_total", "counter", "Bytes gone before they were shipped.", |c| &c.gap_bytes),
+    ("gap_bytes_total", "counter", "Bytes gone before they were shipped, as far as known.", |c| {
+        &c.gap_bytes
+    }),
     ("long_lines_total", "counter", "Lines sent in pieces.", |c| &c.long_lines),
     ("connections_total", "counter", "Connections made.", |c| &c.connections),
     ("connected", "gauge", "Whether there is a connection.", |c| &c.connected),

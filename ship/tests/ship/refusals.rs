@@ -1,11 +1,12 @@
 //! Each thing that the cluster or the user can get wrong is one clear line, and nothing is skipped for it.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::nats::{Server, server};
-use crate::segments::{Segments, assert_same, numbered};
+use crate::segments::{Segments, assert_same, gzip, numbered};
 use crate::shipper::{command, follow, once};
 
 /// Two accounts' worth of users: `all` may do everything, `narrow` may not publish to logs.test.
@@ -238,4 +239,50 @@ fn what_cannot_be_meant_is_refused_before_anything_starts() {
         assert!(said.contains(word), "{arguments:?}: {said}");
         assert!(!said.contains("secret@"), "{said}");
     }
+}
+
+#[test]
+fn a_compressed_segment_that_is_cut_short_is_a_gap() {
+    let Some(server) = server("") else { return };
+    let mut client = server.client();
+    client.create(json!({}));
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut segments = Segments::new(&dir.path().join("log"));
+    segments.lines(0, 20_000);
+    let finished = segments.rotate();
+    gzip(&finished);
+    let compressed = PathBuf::from(format!("{}.gz", finished.display()));
+    let bytes = std::fs::read(&compressed).expect("read");
+    std::fs::write(&compressed, &bytes[..bytes.len() / 2]).expect("write");
+    segments.lines(20_000, 20_100);
+    let (status, said) = once(command(&segments.path, &server));
+    assert_eq!(status, Some(125), "{said}");
+    assert_eq!(said.matches("an unknown number of bytes is missing").count(), 1, "{said}");
+    assert!(compressed.exists(), "it is left for people to look at");
+    let (text, last) = (client.text(), numbered(20_000, 20_100));
+    let begun = text.strip_suffix(&last[..]).expect("the next segment is shipped");
+    assert!(!begun.is_empty() && numbered(0, 20_000).starts_with(begun));
+}
+
+#[test]
+fn a_pass_that_a_signal_ends_says_what_stays_behind() {
+    let Some(mut server) = server("") else { return };
+    server.kill();
+    let dir = tempfile::tempdir().expect("a directory");
+    let segments = segments(&dir);
+    let size = segments.path.metadata().expect("metadata").len();
+    let mut command = command(&segments.path, &server);
+    command.args(["--once", "--stats=100ms"]);
+    let mut pass = follow(command);
+    // Once it tells its figures, it hears signals.
+    loop {
+        let told = pass.read_line();
+        assert!(!told.is_empty(), "it has ended");
+        if told.contains(" published=0 ") {
+            break;
+        }
+    }
+    let (status, said) = pass.stop();
+    assert_eq!(status, Some(125), "{said}");
+    assert!(said.contains(&format!("{size} bytes stay behind: interrupted")), "{said}");
 }
