@@ -82,8 +82,7 @@ impl Process {
         let v8 = v8.ok_or("this version's V8 is not known")?;
         let page = page::shared(path).map_err(|error| format!("open {path}: {error}"))?;
         let slot = page.register(std::process::id(), is_alive).ok_or("no slot is free")?;
-        let quiet = std::env::var_os("NPROXY_QUIET").is_some_and(|value| value != "0");
-        let told = if quiet { Told::No } else { Told::Yes };
+        let told = if page.is_quiet() { Told::No } else { Told::Yes };
         let heap = Heap::new(v8, slot, asked.limit, told, asked.snapshot);
         let thread = Thread::start(slot, Some(heap), None).ok();
         let process = Process { page, slot, thread, text: [None, None], degrade: Degrade::Never };

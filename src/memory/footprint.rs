@@ -84,6 +84,11 @@ impl Footprint {
         now.shared.saturating_sub(self.then.shared)
     }
 
+    /// What it has besides that counts elsewhere: shared with relatives when it was measured.
+    pub(super) fn in_common(&self, now: Statm) -> u64 {
+        if self.known { now.anonymous.saturating_sub(self.bytes(now)) } else { 0 }
+    }
+
     /// Whether it has been measured.
     pub(super) fn is_known(&self) -> bool {
         self.known
@@ -128,6 +133,7 @@ mod tests {
         assert_eq!(found.bytes(Statm { anonymous: 90, ..then }), 30);
         assert_eq!(found.bytes(Statm { anonymous: 10, ..then }), 0);
         assert_eq!(found.hidden(Statm { shared: 70, ..then }), 20);
+        assert_eq!(found.in_common(then), 60);
         let nothing = Footprint::default();
         assert_eq!((nothing.bytes(then), nothing.hidden(then)), (80, 50));
     }

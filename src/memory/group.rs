@@ -137,30 +137,31 @@ fn mounted(line: &str, kind: &str, option: Option<&str>) -> Option<(PathBuf, Pat
 #[derive(Debug)]
 pub struct RoomWatch {
     hierarchies: Hierarchies,
-    /// What `/proc/PID/cgroup` said last, and the groups with a limit that follow from it.
+    /// What `/proc/PID/cgroup` said last, and the groups that follow from it: a limit may come at any time.
     text: String,
-    limited: Vec<Group>,
+    groups: Vec<Group>,
 }
 
 impl RoomWatch {
     /// Nothing has been looked at yet.
     pub fn new(hierarchies: Hierarchies) -> RoomWatch {
-        RoomWatch { hierarchies, text: String::new(), limited: Vec::new() }
+        RoomWatch { hierarchies, text: String::new(), groups: Vec::new() }
     }
 
-    /// The least room of the process with number `pid`, and the lowest limit on it, in bytes; `None` if nothing limits
-    /// it, or it is gone.
-    pub fn read(&mut self, pid: u32) -> Option<(Room, u64)> {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    /// The least room of the process with number `pid`, and the lowest limit on it, in bytes; nothing if it has no limit.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn read(&mut self, pid: u32) -> io::Result<Option<(Room, u64)>> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
         if text != self.text {
-            self.limited = self.hierarchies.groups(&text);
-            self.limited.retain(|group| group.limit().is_some());
+            self.groups = self.hierarchies.groups(&text);
             self.text = text;
         }
-        let rooms: Vec<Room> = self.limited.iter().filter_map(Group::room).collect();
-        let tightest = rooms.iter().min_by_key(|room| room.left.saturating_sub(room.limit / 5))?;
-        let lowest = rooms.iter().map(|room| room.limit).min()?;
-        Some((*tightest, lowest))
+        let rooms: Vec<Room> = self.groups.iter().filter_map(Group::room).collect();
+        let tightest = rooms.iter().min_by_key(|room| room.left.saturating_sub(room.limit / 5));
+        let lowest = rooms.iter().map(|room| room.limit).min();
+        Ok(tightest.copied().zip(lowest))
     }
 }
 

@@ -29,6 +29,9 @@ const MAGIC: u64 = u64::from_be_bytes(*b"nproxy 1");
 /// The header's second word: the stage of the run, as its place in `Stage::ALL`.
 const RUN_STAGE: usize = 1;
 
+/// The header's third word: whether Node processes are to say nothing.
+const QUIET: usize = 2;
+
 /// A slot whose process said that it is about to end: beside its number.
 const ENDED: u64 = 1 << 32;
 
@@ -149,6 +152,16 @@ impl<'p> Page<'p> {
         self.0[RUN_STAGE].store(place as u64, Ordering::Relaxed);
     }
 
+    /// Has Node processes say nothing themselves.
+    pub fn set_quiet(self) {
+        self.0[QUIET].store(1, Ordering::Relaxed);
+    }
+
+    /// Whether they are to say nothing.
+    pub fn is_quiet(self) -> bool {
+        self.0[QUIET].load(Ordering::Relaxed) != 0
+    }
+
     /// The stage of the run, as its place in `Stage::ALL`.
     pub fn stage(self) -> usize {
         self.0[RUN_STAGE].load(Ordering::Relaxed) as usize
@@ -221,20 +234,25 @@ impl<'p> Slot<'p> {
         self.word(Word::Request)
     }
 
-    /// Asks for a collection. Whoever waits has to be woken by the caller.
+    /// Asks for a collection, unless the process's thread has been asked to end. Whoever waits has to be woken by the caller.
     pub fn request(self, collection: Collection) {
         let level = match collection {
             Collection::Moderate => 1,
             Collection::Critical => 2,
         };
-        let before = self.load(Word::Request) & COUNT;
-        self.store(Word::Request, (before + FIRST) | level);
+        self.change_request(|before| (before & !COUNT != END).then_some(level));
     }
 
     /// Asks the process's own thread to end.
     pub fn request_end(self) {
-        let before = self.load(Word::Request) & COUNT;
-        self.store(Word::Request, (before + FIRST) | END);
+        self.change_request(|_| Some(END));
+    }
+
+    /// Two may ask at once, and the end has the last word.
+    fn change_request(self, what: impl Fn(u64) -> Option<u64>) {
+        let next = |before| Some(((before & COUNT) + FIRST) | what(before)?);
+        let word = self.word(Word::Request);
+        let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 }
 
@@ -296,6 +314,9 @@ mod tests {
         assert_eq!(Page::open(&words).expect("begun").heaps().collect::<Vec<_>>(), [heap]);
         page.set_stage(3);
         assert_eq!(page.stage(), 3);
+        assert!(!page.is_quiet());
+        page.set_quiet();
+        assert!(Page::open(&words).expect("begun").is_quiet());
     }
 
     #[test]
@@ -335,5 +356,7 @@ mod tests {
         }
         slot.request_end();
         assert_eq!(Request::of(read()), Request::End);
+        slot.request(Collection::Critical);
+        assert_eq!(Request::of(read()), Request::End, "the end has the last word");
     }
 }

@@ -111,6 +111,8 @@ pub struct Bounds {
 pub struct Guard {
     sampler: Sampler,
     bounds: Bounds,
+    /// What the thresholds come from now.
+    ceiling: u64,
     policy: Policy,
     pid: u32,
     rooms: RoomWatch,
@@ -135,6 +137,7 @@ impl Guard {
         Guard {
             sampler: Sampler::new(scope, pid),
             bounds,
+            ceiling: bounds.ceiling,
             policy: Policy::new(thresholds, settings),
             pid,
             rooms: RoomWatch::new(Hierarchies::mounted()),
@@ -200,7 +203,7 @@ impl Guard {
     fn counted(&mut self, now: Instant) -> u64 {
         self.find_new(now);
         let seems = self.sampler.sample();
-        let matters = self.policy.is_near(seems + self.sampler.hidden());
+        let matters = self.policy.is_near(seems + self.sampler.hidden() + self.sampler.in_common());
         if !matters || !self.sampler.is_doubtful() {
             return seems;
         }
@@ -214,8 +217,8 @@ impl Guard {
         counted
     }
 
-    /// Looks at the room that is left, where the child has most of its memory. A lower limit than the one known so far
-    /// moves the thresholds: the child is in a smaller group than we are.
+    /// Looks at the room that is left, where the child has most of its memory. A lower limit there than the one known at the
+    /// beginning moves the thresholds, as long as it holds: the child is in a smaller group than we are.
     fn read_room(&mut self, now: Instant) {
         if now < self.next_room {
             return;
@@ -223,12 +226,14 @@ impl Guard {
         let near = self.policy.stage() >= Stage::Attention;
         self.next_room = now + if near { APART } else { ROOM_SELDOM };
         let pid = self.sampler.largest().unwrap_or(self.pid);
-        let found = self.rooms.read(pid);
+        let Ok(found) = self.rooms.read(pid) else { return };
         self.room = found.map(|(room, _)| room);
-        if let Some((_, limit)) = found.filter(|(_, limit)| *limit < self.bounds.ceiling)
-            && let Ok(thresholds) = Thresholds::new(self.bounds.named, limit)
+        let limit = found.map_or(u64::MAX, |(_, limit)| limit);
+        let ceiling = limit.min(self.bounds.ceiling);
+        if ceiling != self.ceiling
+            && let Ok(thresholds) = Thresholds::new(self.bounds.named, ceiling)
         {
-            self.bounds.ceiling = limit;
+            self.ceiling = ceiling;
             self.policy.set_thresholds(thresholds);
         }
     }

@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{SysconfVar, getpgrp, getsid, sysconf};
 
 use super::footprint::{Footprint, Sharing, Statm};
@@ -51,7 +52,7 @@ pub struct Sampler {
     kin: Kin,
     /// Processes that were looked at and are not the child's: not looked at again until numbers begin anew.
     strangers: HashSet<u32>,
-    /// `/proc/loadavg`, or nothing if it cannot be read.
+    /// `/proc/loadavg`, or nothing if it cannot be read, or is not the kernel's own for our numbers.
     forks: Option<File>,
     /// Where the numbers stood when new processes were last looked for.
     last_pid: u32,
@@ -79,7 +80,7 @@ impl Sampler {
     /// A sampler for the child with number `root`, which has not been reaped.
     pub fn new(scope: Scope, root: u32) -> Sampler {
         let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096) as u64;
-        let forks = File::open("/proc/loadavg").ok();
+        let forks = File::open("/proc/loadavg").ok().filter(is_of_the_kernel);
         let stat = Stat::read(root);
         let session = getsid(None).map_or(0, |pid| pid.as_raw() as u32);
         let mut sampler = Sampler {
@@ -149,13 +150,24 @@ impl Sampler {
         self.members.iter().map(|member| member.footprint.hidden(member.now)).sum()
     }
 
+    /// What relatives had in common when they were measured, and may each have to themselves by now: pages are copied when
+    /// they are written to, and `statm` does not tell.
+    pub fn in_common(&self) -> u64 {
+        match self.sharing() {
+            Sharing::Alone => 0,
+            Sharing::Possible => {
+                self.large().map(|member| member.footprint.in_common(member.now)).sum()
+            }
+        }
+    }
+
     /// Whether a close measurement could tell much more than the last sample: shared pages that may be memory, or several
-    /// large processes that may have theirs in common.
+    /// large processes that may have theirs in common, or may not any more.
     pub fn is_doubtful(&self) -> bool {
         let all = self.counted();
         let share = self.sharing() == Sharing::Possible
             && (self.changed || self.large().any(|member| !member.footprint.is_known()));
-        share || self.hidden() > all / DOUBT_PART
+        share || self.hidden() + self.in_common() > all / DOUBT_PART
     }
 
     /// Measures the large ones closely, and counts again.
@@ -359,11 +371,17 @@ fn kept_open() -> usize {
     usize::try_from(soft / 4).map_or(KEPT_OPEN, |quarter| quarter.min(KEPT_OPEN))
 }
 
-/// The last number given to a process or thread in our pid namespace (proc_loadavg(5)).
+/// Whether a file is of the kernel's own procfs. In a container of LXC lxcfs puts one over it that may tell the host's numbers.
+fn is_of_the_kernel(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
+}
+
+/// The last number given to a process or thread in our pid namespace (proc_loadavg(5)). gVisor says 0 always.
 fn last_pid(loadavg: &File) -> Option<u32> {
     let mut text = [0; 128];
     let len = loadavg.read_at(&mut text, 0).ok()?;
-    std::str::from_utf8(&text[..len]).ok()?.trim_end().rsplit(' ').next()?.parse().ok()
+    let last = std::str::from_utf8(&text[..len]).ok()?.trim_end().rsplit(' ').next()?;
+    last.parse().ok().filter(|pid| *pid > 0)
 }
 
 /// Every process that `/proc` shows us.

@@ -43,6 +43,9 @@ pub(crate) fn prepare(wrap: &Wrap, verbosity: Verbosity) -> Result<Option<Preloa
         return Ok(None);
     }
     let page = HeapPage::new().map_err(|error| Error::os("make a page for Node's heaps", error))?;
+    if verbosity == Verbosity::Quiet {
+        page.page().set_quiet();
+    }
     let mut variables = vec![(OsString::from(VARIABLE), page.path())];
     let mut more = Vec::new();
     if !has_preload {

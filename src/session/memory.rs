@@ -13,7 +13,7 @@ use crate::memory::group::Group;
 use crate::memory::limit::{self, ChildGroup, Events};
 use crate::memory::policy::heap::HeapChange;
 use crate::memory::policy::{
-    Changes, Flow, GateChange, SMALL_PIPE, Stage, StageChange, TextModes, Thresholds,
+    Changes, FASTEST, Flow, GateChange, SMALL_PIPE, Stage, StageChange, TextModes, Thresholds,
 };
 use crate::memory::sample::Scope;
 use crate::memory::{Account, Bounds, Guard, heap, stall};
@@ -136,7 +136,7 @@ impl<'c> MemoryWatch<'c> {
     /// found then is to be told of.
     pub(crate) fn begin(&mut self, pid: u32, engine: &'static str, now: Instant) {
         self.engine = engine;
-        self.beginning = Beginning::Due(pid, now + self.settings.settings.fastest);
+        self.beginning = Beginning::Due(pid, now + self.settings.settings.fastest.min(FASTEST));
         if self.scope.is_some() {
             self.next_log = self.settings.log_every.map(|every| now + every);
             let preload = self.preload.as_ref();
@@ -191,7 +191,8 @@ impl<'c> MemoryWatch<'c> {
             Beginning::Due(_, due) => Some(due),
             Beginning::NoChild | Beginning::Over => self.guard.as_ref().map(Guard::due),
         };
-        guard.into_iter().chain(nodes).chain(self.next_log).min()
+        let log = self.next_log.filter(|_| self.guard.is_some());
+        guard.into_iter().chain(nodes).chain(log).min()
     }
 
     /// Keeps polled what tells of stalls and of the child's group.
@@ -353,7 +354,9 @@ impl<'c> MemoryWatch<'c> {
         spread(Flow::Open, TextModes::AsAsked, relays, now);
         self.next_log = None;
         let program = self.wrap.program.to_string_lossy();
-        let limit = self.settings.limits.max.map(bytes);
+        // What the machine, or a group above, had no room for is not this limit's doing.
+        let reached = self.group.as_ref().is_some_and(|group| group.events().max > 0);
+        let limit = self.settings.limits.max.filter(|_| reached).map(bytes);
         let at = limit.map_or(String::new(), |limit| format!(" at --memory-max {limit}"));
         // The machine's count is worth reading only where it could explain something.
         let suspect = self.group.is_some() || exit == Exit::Signal(libc::SIGKILL);
@@ -414,9 +417,11 @@ impl<'c> MemoryWatch<'c> {
             None => return None,
         };
         let events = self.group.as_ref().map_or(Events::default(), ChildGroup::events);
-        let group_peak = self.group.as_ref().and_then(ChildGroup::peak).unwrap_or(0);
+        // The kernel's own figure counts page cache too: for a command that was over before it could be looked at.
+        let group_peak = || self.group.as_ref().and_then(ChildGroup::peak).unwrap_or(0);
+        let peak_bytes = if account.samples == 0 { group_peak() } else { account.peak };
         Some(MemoryReport {
-            peak_bytes: account.peak.max(group_peak),
+            peak_bytes,
             highest_stage: account.highest.unwrap_or(Stage::Monitoring).name(),
             stage_changes: account.changes,
             gate_closed: account.gate_closed,

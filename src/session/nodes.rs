@@ -62,6 +62,10 @@ impl NodeWatch {
     pub(crate) fn memory_sampled(&mut self, memory: Stage, bytes: u64, run: Stage, now: Instant) {
         let page = self.heaps.page();
         page.set_stage(Stage::ALL.iter().position(|stage| *stage == run).unwrap_or(0));
+        if self.heaps.heaps().is_empty() {
+            // Nobody could answer, which says nothing of what a collection would free.
+            return;
+        }
         let at = now.saturating_duration_since(self.started);
         let Some(collection) = self.collector.sample(memory, bytes, at) else { return };
         for heap in self.heaps.heaps() {

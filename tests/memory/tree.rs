@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Engine, Launch};
+use crate::harness::{Engine, Launch, need};
 use crate::outcome::Finished;
 use crate::proc;
 
@@ -90,6 +90,34 @@ fn what_forks_share_counts_once() {
     let peak = finished.trailing_stats()["memory"]["peak_bytes"].as_u64().unwrap_or(0);
     // The shell may have the text twice while it reads it.
     finished.expect((50 << 20..220 << 20).contains(&peak), &format!("{peak} bytes at most"));
+}
+
+/// Pages that forks had in common are each one's own once it has written to them.
+#[test]
+fn what_forks_share_no_more_counts_again() {
+    if !need(&["python3", "-c", ""]) {
+        return;
+    }
+    let script = "
+import os, time
+shared = bytearray(60 << 20)
+def touch(what):
+    for at in range(0, len(shared), 4096): shared[at] = what
+touch(1)
+for worker in range(4):
+    if os.fork() == 0:
+        time.sleep(1)
+        touch(2)
+        time.sleep(2)
+        os._exit(0)
+for worker in range(4): os.wait()
+";
+    let flags =
+        "--stats=json --attention=100M --pressure=5G --critical=8G --emergency=9G -- python3 -c";
+    let finished = Launch::nproxy(Engine::Epoll).words(flags).arg(script).finish();
+    finished.expect_code(0);
+    let peak = finished.trailing_stats()["memory"]["peak_bytes"].as_u64().unwrap_or(0);
+    finished.expect((290 << 20..400 << 20).contains(&peak), &format!("{peak} bytes at most"));
 }
 
 /// A name that ends in the middle of a character is no text, and still the process counts.

@@ -126,6 +126,20 @@ fn every_stage_of_a_heap_is_told_before_v8_gives_up(engine: Engine) {
     assert!(history.iter().any(|sample| sample["near_limits"] == 1), "{history:?}");
 }
 
+/// `-q` is for the preload too.
+#[test]
+fn a_quiet_run_has_a_quiet_preload() {
+    if !ready() {
+        return;
+    }
+    let run = nproxy_node(Engine::Epoll)
+        .args(["-q", "node", "--max-old-space-size=64", "-e", HOG])
+        .finish();
+    run.expect_signal(Signal::SIGABRT);
+    let text = run.stderr.text();
+    run.expect(text.contains("FATAL ERROR") && !text.contains("nproxy: "), "V8 alone speaks");
+}
+
 /// The heaps that a session's status tells of.
 fn heaps(runtime: &Path) -> Vec<u64> {
     let status = Launch::program(nproxy_path())
