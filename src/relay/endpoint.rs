@@ -245,9 +245,10 @@ impl Endpoint {
         self.nonblocking
     }
 
-    /// Someone set O_NONBLOCK on the description after we had looked.
+    /// Someone set O_NONBLOCK on the description after we had looked: on the one that we wait at too, if that is the same.
     pub(super) fn turned_nonblocking(&mut self) {
         self.nonblocking = true;
+        self.blocking = None;
     }
 
     /// Whether it is open for reading.

@@ -266,6 +266,9 @@ impl Relay {
         match step {
             Step::Continue => self.settle_leaving(result, ring),
             Step::End(end) => self.end(end, ring),
+            Step::Refused if self.switch.refused(&mut self.path) => {
+                self.settle_leaving(result, ring)
+            }
             Step::Refused => {
                 let refused = std::mem::replace(&mut self.path, Path::buffered(None));
                 self.path = refused.without_splice(ring);
@@ -374,11 +377,12 @@ impl Relay {
         self.link.status = 0;
     }
 
-    /// Whether all that was taken from its source has been delivered, and all that waits in a pipe.
+    /// Whether all that was taken from its source has been delivered, and all that waits in a pipe. What text modes hold back
+    /// may be held for ever.
     pub fn has_passed_on(&self) -> bool {
         match self.link.kinds.0 {
             Kind::Leader => self.held() == 0,
-            _ => self.holds_nothing(),
+            _ => !self.has_more(),
         }
     }
 
@@ -420,7 +424,15 @@ impl Relay {
     pub fn lines(&self) -> Option<u64> {
         match &self.path {
             Path::Buffered(path) => path.lines(),
-            _ => None,
+            _ => self.switch.lines(),
+        }
+    }
+
+    /// Whether it has text modes that can be switched off, which counting lines is none of.
+    pub fn has_text_modes(&self) -> bool {
+        match &self.path {
+            Path::Buffered(path) => path.has_text_modes(),
+            _ => self.switch.lines().is_some(),
         }
     }
 

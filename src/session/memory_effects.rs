@@ -39,7 +39,7 @@ pub(super) fn resize(relays: &[Relay], bytes: Option<u32>) {
 
 /// Whether there are text modes that give way.
 pub(super) fn have_text(relays: &[Relay]) -> bool {
-    relays.iter().any(|relay| relay.role() != Role::Copy && relay.lines().is_some())
+    relays.iter().any(|relay| relay.role() != Role::Copy && relay.has_text_modes())
 }
 
 /// Lets the relays do what the policy allows.

@@ -97,16 +97,19 @@ impl Keys {
         ring: &mut Ring,
         now: Instant,
     ) -> io::Result<Typist> {
+        let is_gone = |state: PollFlags| state.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
         if !ends.screen.is_ours() {
             (self.ready, self.next_check) = (false, None);
-            return Ok(Typist::There);
+            // One that is hung up is nobody's any more, and says EIO to every question.
+            let gone = is_gone(state_of(ends.screen.end().fd()));
+            return Ok(if gone { Typist::Gone } else { Typist::There });
         }
         self.pass_on(ends, ring)?;
         if !self.held.is_empty() || self.next_check.is_some_and(|at| now < at) {
             return Ok(Typist::There);
         }
         let state = state_of(ends.screen.end().fd());
-        if state.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+        if is_gone(state) {
             return Ok(Typist::Gone);
         }
         self.ready = state.contains(PollFlags::POLLIN);

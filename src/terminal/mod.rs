@@ -31,7 +31,7 @@ use crate::text::newline::Newlines;
 use crate::text::screen::ScreenSize;
 use keys::{Ends, Keys, Typist};
 use pty::Discipline;
-use screen::{Screen, Size, device};
+use screen::{Screen, Size, are_equal, device};
 
 /// How long a program that turns EXTPROC off has to look at what it has set, before it is turned on again; longer while it
 /// is kept from running, but not for ever.
@@ -335,7 +335,7 @@ impl Terminal {
                 let _ = tcsetattr(leader, SetArg::TCSANOW, &childs);
             }
         }
-        let is_new = self.seen.as_ref() != Some(&childs);
+        let is_new = !self.seen.as_ref().is_some_and(|seen| are_equal(seen, &childs));
         self.seen = Some(childs.clone());
         is_new.then_some(childs)
     }

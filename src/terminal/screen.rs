@@ -142,9 +142,10 @@ impl Screen {
 
     /// Sets modes for the child, if we may.
     pub(crate) fn change(&mut self, modes: &Termios) {
-        let Some(now) = self.modes().filter(|now| now != modes && self.is_ours()) else { return };
+        let other = |now: &Termios| !are_equal(now, modes);
+        let Some(now) = self.modes().filter(|now| other(now) && self.is_ours()) else { return };
         let before = self.before.take().unwrap_or(now);
-        if before == *modes {
+        if are_equal(&before, modes) {
             unguard();
         } else {
             guard(self.fd(), &before);
@@ -182,6 +183,14 @@ impl Drop for Screen {
     fn drop(&mut self) {
         self.restore();
     }
+}
+
+/// Whether two sets of modes are the same. (nix compares, beside these, what it was last given by the kernel or gave to it.)
+pub(super) fn are_equal(one: &Termios, other: &Termios) -> bool {
+    let flags = |modes: &Termios| {
+        (modes.input_flags, modes.output_flags, modes.control_flags, modes.local_flags)
+    };
+    flags(one) == flags(other) && one.control_chars == other.control_chars
 }
 
 /// Nothing typed is thrown away (TCSAFLUSH), and nobody is waited for who does not read (TCSADRAIN).

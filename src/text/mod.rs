@@ -61,6 +61,11 @@ impl Modes {
         }
     }
 
+    /// Whether everything passes through.
+    pub fn is_default(&self) -> bool {
+        self.escapes == Escapes::Pass && self.transform.is_none()
+    }
+
     /// What comes nearest without a last call when the stream has ended: escape sequences are removed, not obeyed.
     pub fn without_screen(mut self) -> Modes {
         if let Escapes::Screen { c1, .. } = self.escapes {

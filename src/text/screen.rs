@@ -67,6 +67,8 @@ pub(super) struct Screen {
     sequence: Sequence,
     charsets: Charsets,
     alternate: bool,
+    /// The last character that was put somewhere: REP puts it again.
+    last: Partial,
 }
 
 /// A character of which some bytes are there.
@@ -134,6 +136,7 @@ impl Screen {
             sequence: Sequence::default(),
             charsets: Charsets::default(),
             alternate: false,
+            last: Partial::default(),
         }
     }
 
@@ -166,11 +169,15 @@ impl Screen {
         self.character.length > 0 || !self.grid.is_empty() || !self.grid.is_drained()
     }
 
-    /// Bytes have passed that were not seen here.
+    /// Bytes have passed that were not seen here. What they may have switched off again would hide text, or turn it into
+    /// something else.
     pub(super) fn rejoin(&mut self) {
         self.automaton.rejoin();
         self.character = Partial::default();
         self.sequence = Sequence::default();
+        self.charsets = Charsets::default();
+        self.alternate = false;
+        self.last = Partial::default();
     }
 
     /// Lets out everything that is held. Nothing is left of a sequence that the stream has not finished.
@@ -241,13 +248,31 @@ impl Screen {
             return;
         }
         if !self.charsets.is_special() {
+            if let [.., last] = text {
+                self.last = Partial { bytes: [*last, 0, 0, 0], length: 1 };
+            }
             return self.grid.put_bytes(text);
         }
         for &byte in text {
             let mut bytes = [0; 4];
-            let shown = self.charsets.shown(byte).encode_utf8(&mut bytes);
-            self.grid.put(shown.as_bytes(), Width::One);
+            let length = self.charsets.shown(byte).encode_utf8(&mut bytes).len() as u8;
+            self.put(Partial { bytes, length }, Width::One);
         }
+    }
+
+    /// Puts one character, which can then be repeated.
+    fn put(&mut self, character: Partial, width: Width) {
+        self.last = character;
+        self.grid.put(&character.bytes[..usize::from(character.length)], width);
+    }
+
+    /// Puts the last character so many times more.
+    fn repeat(&mut self, times: usize) {
+        let last = self.last;
+        let text = str::from_utf8(&last.bytes[..usize::from(last.length)]).unwrap_or_default();
+        let Some(character) = text.chars().next() else { return };
+        let width = if character.width().unwrap_or(1) > 1 { Width::Two } else { Width::One };
+        (0..times.min(line::COLUMNS)).for_each(|_| self.put(last, width));
     }
 
     /// A byte from 0x80 up.
@@ -272,14 +297,14 @@ impl Screen {
         else {
             return self.broken();
         };
-        self.character.length = 0;
+        let whole = std::mem::take(&mut self.character);
         if self.alternate {
             return;
         }
         match character.width() {
             Some(0) | None => self.grid.combine(&bytes[..length]),
-            Some(1) => self.grid.put(&bytes[..length], Width::One),
-            Some(_) => self.grid.put(&bytes[..length], Width::Two),
+            Some(1) => self.put(whole, Width::One),
+            Some(_) => self.put(whole, Width::Two),
         }
     }
 
@@ -405,6 +430,7 @@ impl Screen {
         let times = self.sequence.times();
         match last {
             b'@' => self.grid.insert_columns(times),
+            b'b' => self.repeat(times),
             b'P' => self.grid.delete_columns(times),
             b'X' => self.grid.erase_columns(times),
             b'L' => self.grid.insert_lines(times),

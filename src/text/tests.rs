@@ -80,6 +80,20 @@ fn settling_stops_at_the_first_neutral_place() {
     assert_eq!(settle(true, true, b"a", b"\x1bP0\n\x1b\\b\nc\n"), (8, true));
 }
 
+/// What the stream has left while nobody looked is not waited for.
+#[test]
+fn a_screen_that_joins_again_shows_what_comes() {
+    let escapes = Escapes::Screen { size: ScreenSize::default(), c1: C1::default() };
+    let mut filter = Filter::new(&Modes { escapes, transform: None });
+    run(&mut filter, b"\x1b[?1049h\x1b(0", 99, 99);
+    filter.rejoin();
+    let mut text = run(&mut filter, b"\nlaq\n", 99, 99);
+    let mut rest = [0; 99];
+    let done = filter.finish(&mut rest, Arrival::default());
+    text.extend_from_slice(&rest[..done.produced]);
+    assert_eq!(String::from_utf8_lossy(&text), "\nlaq\n");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 

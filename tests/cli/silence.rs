@@ -18,6 +18,7 @@ on_both_engines![
     slow_reader_is_no_silence,
     stopped_command_is_not_silent,
     silent_filter_ends,
+    silent_filter_lets_go_what_it_holds,
     heartbeat,
     heartbeat_has_its_own_line,
     nobody_is_blamed_who_was_asked_to_end,
@@ -106,6 +107,16 @@ fn silent_filter_ends(engine: Engine) {
     std::io::Write::write_all(&mut &writer, b"begun").expect("write");
     let run = Launch::nproxy(engine).args(["--idle-timeout=300ms"]).stdin(source).finish();
     run.expect_code(124).expect_output("begun").expect_one_line(&["--idle-timeout"]);
+    drop(writer);
+}
+
+/// What was taken goes on: the lines that are still on the screen.
+fn silent_filter_lets_go_what_it_holds(engine: Engine) {
+    let (source, writer) = std::io::pipe().expect("a pipe");
+    std::io::Write::write_all(&mut &writer, b"one\ntwo\n").expect("write");
+    let run = Launch::nproxy(engine).args(["--text=screen", "--idle-timeout=300ms"]);
+    let run = run.stdin(source).finish();
+    run.expect_code(124).expect_output("one\ntwo\n").expect_one_line(&["--idle-timeout"]);
     drop(writer);
 }
 

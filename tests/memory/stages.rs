@@ -14,6 +14,8 @@ on_both_engines!(
     text_stays_with_degrade_never,
     nothing_happens_with_monitor_off,
     quiet_is_quiet,
+    what_passes_text_modes_goes_to_an_appended_null_device,
+    counting_lines_is_no_text_mode_to_switch_off,
 );
 
 const THRESHOLDS: &str = "--attention=30M --pressure=60M --critical=120M --emergency=1G";
@@ -154,6 +156,50 @@ fn nothing_happens_with_monitor_off(engine: Engine) {
 fn quiet_is_quiet(engine: Engine) {
     let finished = growing(engine, "-q");
     finished.expect_code(0).expect_silent();
+}
+
+/// Splice is refused there, so it does not take the place of the buffers.
+fn what_passes_text_modes_goes_to_an_appended_null_device(engine: Engine) {
+    let command = format!("nproxy {THRESHOLDS} --text=strip-ansi -- peer grow 160M 160M 300 1500");
+    let run = Launch::shell(engine, &format!("{command} >>/dev/null")).finish();
+    run.expect_code(0);
+    run.expect(run.stderr.text().contains("pressure"), "the stage was reached");
+}
+
+fn counting_lines_is_no_text_mode_to_switch_off(engine: Engine) {
+    let finished = growing(engine, "--progress=always --progress-lines");
+    finished.expect_code(0);
+    let text = finished.stderr.text();
+    finished.expect(text.contains("pressure"), "the stage was reached");
+    finished.expect(!text.contains("--text is off"), "nobody asked for --text");
+}
+
+/// Where a seccomp filter forbids splice, what passes the text modes goes through the buffers too.
+#[test]
+fn text_goes_off_where_splice_is_forbidden() {
+    let run = Launch::program("peer")
+        .args(["with", "refuse=EPERM:io_uring_setup+splice+tee", "--", "nproxy"])
+        .words(THRESHOLDS)
+        .words("--text=strip-ansi -- peer grow 160M 160M 300 1500")
+        .finish();
+    run.expect_code(0);
+    let text = run.stdout.text();
+    let whole = text.lines().enumerate().all(|(number, line)| {
+        line.strip_prefix(&format!("line {number} ")).is_some_and(|rest| rest.contains("red"))
+    });
+    run.expect(whole && text.contains('\x1b'), "every line, and some with their colours");
+}
+
+/// The first sample comes before the tick is over, and what is due meanwhile is waited for.
+#[test]
+fn a_long_tick_neither_spins_nor_sees_nothing() {
+    let words = "--tick=60s --memlog=1 --stats=json -- peer hold 20M 0 1500";
+    let finished = Launch::nproxy(Engine::Epoll).words(words).finish();
+    finished.expect_code(0);
+    let stats = finished.trailing_stats();
+    let calls = stats["system_calls"].as_u64().unwrap_or(u64::MAX);
+    finished.expect(calls < 5000, &format!("{calls} system calls"));
+    finished.expect(stats["memory"]["samples"].as_u64() > Some(0), "it was looked at");
 }
 
 #[test]

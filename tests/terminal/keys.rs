@@ -18,6 +18,8 @@ on_both_engines![
     pause_stops_output_only,
     idle_costs_nothing,
     terminal_lost,
+    a_hang_up_of_hidden_output_leaves_nothing_to_watch,
+    notices_come_again_once_modes_are_as_before,
     typed_ahead_for_the_shell,
     streams_that_are_the_terminal,
     interrupted_after_the_end_of_the_command,
@@ -158,12 +160,18 @@ fn idle_costs_nothing(engine: Engine) {
 
 /// The window is closed: the child gets its SIGHUP, nproxy ends, nothing stays.
 fn terminal_lost(engine: Engine) {
-    for script in ["cat", "trap 'exit 0' HUP; while :; do sleep 0.02; done"] {
+    // Whoever ignores SIGHUP reads the end of file.
+    let cases = [
+        ("default=HUP", "cat"),
+        ("default=HUP", "trap 'exit 0' HUP; while :; do sleep 0.02; done"),
+        ("ignore=HUP", "exec cat"),
+    ];
+    for (setting, script) in cases {
         let (leader, path) = open_leader();
         let running = Launch::program(peer_path())
             .arg("with")
             .arg(format!("tty={path}"))
-            .args(["--", "nproxy", "--engine", engine.name(), "bash", "-c", script])
+            .args([setting, "--", "nproxy", "--engine", engine.name(), "bash", "-c", script])
             .in_our_group()
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -177,6 +185,43 @@ fn terminal_lost(engine: Engine) {
             ended.left.iter().all(|pid| matches!(proc::state(*pid), 'X' | 'Z')).then_some(())
         });
     }
+}
+
+/// Nobody can be asked at a terminal that is gone, so nproxy does not look again and again.
+fn a_hang_up_of_hidden_output_leaves_nothing_to_watch(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let (leader, path) = open_leader();
+    let script = "trap '' HUP; until [ -e gone ]; do sleep 0.02; done; sleep 1";
+    let running = Launch::program(peer_path())
+        .arg("with")
+        .arg(format!("tty={path}"))
+        .args(["--", "nproxy", "--engine", engine.name(), "--only-on-failure"])
+        .args(["--stats=json", "--stats-file=stats", "bash", "-c", script])
+        .directory(directory.path())
+        .in_our_group()
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .start();
+    let monitor = proc::until("a monitor", || proc::children(running.pid()).first().copied());
+    proc::only_child(monitor);
+    drop(leader);
+    fs::write(directory.path().join("gone"), "").expect("gone");
+    running.finish();
+    let stats = fs::read_to_string(directory.path().join("stats")).expect("statistics");
+    let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
+    let calls = stats["system_calls"].as_u64().expect("a number");
+    assert!(calls < 10_000, "{calls} system calls");
+}
+
+/// A line of ours waits while a program draws, or asks for a password, and no longer.
+fn notices_come_again_once_modes_are_as_before(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let mut terminal = Terminal::open_with(engine, directory.path(), "auto", "--noediting");
+    terminal.enter("nproxy --heartbeat=300ms sh -c 'stty -echo; stty echo; until [ -e go ]; do sleep 0.05; done'");
+    terminal.screen.wait_for("no output for", 1);
+    fs::write(directory.path().join("go"), "").expect("go");
+    terminal.wait_for_prompt();
+    terminal.close();
 }
 
 /// What the command has not read is the shell's, as it would be without nproxy.

@@ -24,9 +24,24 @@ on_both_engines![
     a_session_without_a_controlling_terminal,
     tee_is_plain_and_the_screen_in_colour,
     tee_to_the_terminal_itself,
+    modes_change_while_a_screen_holds_its_lines,
     the_monitor_holds_nothing,
     without_ptmx,
 ];
+
+/// What a text mode holds back until the end is not waited for.
+fn modes_change_while_a_screen_holds_its_lines(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let mut terminal = Terminal::open_with(engine, directory.path(), "auto", "--noediting");
+    let script = "echo hi; stty -echo <&1; stty echo <&1; seq 30000 | tail -n 1";
+    terminal.run(&format!(
+        "nproxy --pty=always --text=screen --tee raw sh -c '{script}' >out 2>&1; echo status=$?"
+    ));
+    terminal.screen.wait_for("status=0", 1);
+    let shown = fs::read_to_string(directory.path().join("out")).expect("out");
+    assert_eq!(shown, "hi\n30000\n");
+    terminal.close();
+}
 
 /// `cat | nproxy sort`: cat gets the lines, with their echo, and Ctrl-C ends both.
 fn behind_a_pipe_the_terminal_stays_cooked(engine: Engine) {

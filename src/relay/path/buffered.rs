@@ -396,6 +396,11 @@ impl Buffered {
         }
     }
 
+    /// Whether there is more to do than to count lines.
+    pub(in crate::relay) fn has_text_modes(&self) -> bool {
+        self.text.as_ref().is_some_and(|text| !text.only_counts)
+    }
+
     /// Whether text modes were asked for and are off.
     pub(in crate::relay) fn is_raw(&self) -> bool {
         self.text.as_ref().is_some_and(|text| text.mode == Mode::Off)

@@ -135,11 +135,13 @@ fn may_block(from: &Endpoint) -> bool {
 #[derive(Debug)]
 pub(in crate::relay) struct Direct {
     hop: Hop,
+    /// Nothing has moved yet: the kernel may refuse this kind of transfer.
+    first: bool,
 }
 
 impl Direct {
     pub(in crate::relay) fn new() -> Direct {
-        Direct { hop: Hop::new(Operation::Splice) }
+        Direct { hop: Hop::new(Operation::Splice), first: true }
     }
 
     pub(in crate::relay) fn advance(
@@ -162,8 +164,9 @@ impl Direct {
 
     pub(in crate::relay) fn complete(&mut self, result: TransferResult, link: &mut Link) -> Step {
         self.hop.complete(result, link);
-        match forbidden_at_first(result, link) {
+        match if self.first { result.of_splice() } else { result } {
             TransferResult::Moved(moved) => {
+                self.first = false;
                 link.counters.taken += u64::from(moved);
                 link.delivered(moved);
                 Step::Continue
@@ -174,7 +177,7 @@ impl Direct {
                 Step::Continue
             }
             TransferResult::Again | TransferResult::Cancelled => Step::Continue,
-            TransferResult::Refused if link.counters.operations == 0 => Step::Refused,
+            TransferResult::Refused if self.first => Step::Refused,
             TransferResult::Refused => link.splice_failed(nix::errno::Errno::EINVAL),
             TransferResult::ReaderLeft => Step::End(End::ReaderLeft),
             TransferResult::Reset => link.reset(),

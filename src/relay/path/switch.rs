@@ -21,6 +21,8 @@ pub(in crate::relay) struct Switch {
     recalled: bool,
     /// The fixed-buffer path while bytes are spliced past it.
     parked: Option<Path>,
+    /// The kernel refuses to splice here (a seccomp filter, say): text modes are off and bytes go through the buffers all the same.
+    refused: bool,
 }
 
 /// Whether paths are being exchanged.
@@ -34,7 +36,7 @@ pub(in crate::relay) enum Handover {
 
 impl Switch {
     pub(in crate::relay) fn new() -> Switch {
-        Switch { wanted: TextSwitch::On, recalled: false, parked: None }
+        Switch { wanted: TextSwitch::On, recalled: false, parked: None, refused: false }
     }
 
     /// An operation has completed: another may be recalled.
@@ -58,7 +60,9 @@ impl Switch {
         ring: &mut Ring,
     ) -> io::Result<Handover> {
         let (idle, reading, operation) = match (&*path, self.wanted) {
-            (Path::Buffered(path), TextSwitch::Off) if path.is_raw() && can_splice(link, ring) => {
+            (Path::Buffered(path), TextSwitch::Off)
+                if path.is_raw() && !self.refused && can_splice(link, ring) =>
+            {
                 (path.is_idle(), path.is_armed(), Operation::Read)
             }
             (Path::Direct(path), TextSwitch::On) if self.parked.is_some() => {
@@ -75,6 +79,22 @@ impl Switch {
             ring.cancel(link.token(operation))?;
         }
         Ok(Handover::Draining)
+    }
+
+    /// The splice that took the place of the buffers is refused: they are back, and stay. Whether that was so.
+    pub(in crate::relay) fn refused(&mut self, path: &mut Path) -> bool {
+        let Some(buffered) = self.parked.take() else { return false };
+        *path = buffered;
+        self.refused = true;
+        true
+    }
+
+    /// Lines that had ended when bytes began to be spliced past text modes.
+    pub(in crate::relay) fn lines(&self) -> Option<u64> {
+        match &self.parked {
+            Some(Path::Buffered(path)) => path.lines(),
+            _ => None,
+        }
     }
 
     fn exchange(&mut self, path: &mut Path) {
@@ -97,8 +117,10 @@ impl Switch {
 fn can_splice(link: &Link, ring: &Ring) -> bool {
     let (Some(source), Some(sink)) = (&link.source, &link.sink) else { return false };
     match (source.kind(), sink.kind()) {
-        (Kind::Pipe, Kind::Pipe | Kind::Null) => true,
-        (Kind::Pipe, Kind::Socket) => ring.engine() == Engine::Uring,
+        (Kind::Pipe, Kind::Pipe) => true,
+        (Kind::Pipe, Kind::Null) => !sink.appends(),
+        // One that blocks would be waited for with the command's own pipe locked: see [`Path::choose`].
+        (Kind::Pipe, Kind::Socket) => ring.engine() == Engine::Uring && sink.is_nonblocking(),
         _ => false,
     }
 }

@@ -15,6 +15,7 @@ struct Screen {
     row: usize,
     column: usize,
     saved: (usize, usize),
+    last: Option<char>,
     out: String,
 }
 
@@ -117,6 +118,7 @@ impl Screen {
             }
             return;
         }
+        self.last = Some(character);
         let over = self.column < self.rows[self.row].len();
         self.redrawn[self.row] |= over;
         self.set(self.column, Some(character.to_string()));
@@ -185,6 +187,11 @@ impl Screen {
                 }
             }
             'X' => self.erase(row, column, column + times),
+            'b' => {
+                if let Some(last) = self.last {
+                    (0..times).for_each(|_| self.write(last));
+                }
+            }
             'P' => {
                 self.redrawn[row] = true;
                 for _ in 0..times.min(self.rows[row].len().saturating_sub(column)) {

@@ -292,6 +292,8 @@ fn stream() -> impl Strategy<Value = String> {
         "\x1b[2P",
         "\x1b[@",
         "\x1b[2@",
+        "\x1b[b",
+        "\x1b[4b",
         "\x1b[L",
         "\x1b[2M",
         "\x1b[1;31m",

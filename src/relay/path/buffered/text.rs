@@ -12,6 +12,8 @@ use crate::text::{Arrival, Filter, Progress};
 pub(super) struct Text {
     pub(super) filter: Filter,
     started: Instant,
+    /// There is nothing to switch off: to count lines changes no byte.
+    pub(super) only_counts: bool,
     pub(super) mode: Mode,
     /// When the bytes in `input` came.
     pub(super) arrival: Arrival,
@@ -33,6 +35,7 @@ impl Text {
         Text {
             filter: Filter::new(&work.modes),
             started: work.started,
+            only_counts: work.modes.is_default(),
             mode: Mode::On,
             arrival: Arrival::default(),
         }
@@ -40,6 +43,9 @@ impl Text {
 
     /// Switches the filter off where it is neutral, or on.
     pub(super) fn want(&mut self, wanted: TextSwitch) {
+        if self.only_counts {
+            return;
+        }
         self.mode = match (wanted, self.mode) {
             (TextSwitch::Off, Mode::On) => Mode::Settling,
             (TextSwitch::On, Mode::Off) => {
