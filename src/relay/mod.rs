@@ -266,16 +266,19 @@ impl Relay {
         match step {
             Step::Continue => self.settle_leaving(result, ring),
             Step::End(end) => self.end(end, ring),
-            Step::Refused if self.switch.refused(&mut self.path) => {
-                self.settle_leaving(result, ring)
-            }
             Step::Refused => {
-                let refused = std::mem::replace(&mut self.path, Path::buffered(None));
-                self.path = refused.without_splice(ring);
-                self.capacity = self.capacity.min(BUFFER as u32);
+                self.do_without_splice(ring);
                 self.settle_leaving(result, ring)
             }
         }
+    }
+
+    fn do_without_splice(&mut self, ring: &mut Ring) {
+        if !self.switch.refused(&mut self.path) {
+            let refused = std::mem::replace(&mut self.path, Path::buffered(None));
+            self.path = refused.without_splice(ring);
+        }
+        self.capacity = self.capacity.min(BUFFER as u32);
     }
 
     /// The next moment at which [`Relay::on_time`] has something to do.
