@@ -34,7 +34,8 @@ pub struct RunFlags {
     /// End a command that prints nothing for this long
     ///
     /// It gets SIGTERM, with all that it has started, and SIGKILL ten seconds later; nproxy exits with 124. Time in which
-    /// it is stopped, or its output is not read, does not count. Without a command nproxy just ends, with 124 too.
+    /// it is stopped, or its output is not read, does not count. Without a command nproxy takes nothing more, and ends with
+    /// 124 too.
     #[arg(long, value_name = "TIME", value_parser = some_time, env = "NPROXY_IDLE_TIMEOUT")]
     pub idle_timeout: Option<Duration>,
 

@@ -182,12 +182,18 @@ impl Work for Collector {
         let (mut pause, mut reset) = (Pause::new(), false);
         while let Some(socket) = self.connect(&intake, &mut pause) {
             let before = intake.beyond.bytes();
-            match self.send(&socket, &intake) {
+            let over = self.send(&socket, &intake);
+            // One that nothing was sent over may be reset as its collector pleases.
+            let sent = intake.beyond.bytes() > before;
+            match over {
                 Over::Input => {
                     let parted = Collector::part(&socket, &intake);
                     intake.beyond.lose(socket.unsent());
-                    parted
-                        .map_err(|errno| Error::os(format!("write to {}", intake.name), errno))?;
+                    if let Err(errno) = parted
+                        && sent
+                    {
+                        return Err(Error::os(format!("write to {}", intake.name), errno));
+                    }
                     break;
                 }
                 Over::Asked => {
@@ -196,10 +202,10 @@ impl Work for Collector {
                 }
                 Over::Peer(errno) => {
                     let errno = socket.error().unwrap_or(errno);
-                    reset |= errno == Errno::ECONNRESET;
+                    reset |= sent && errno == Errno::ECONNRESET;
                     self.presence.has_gone(errno, &intake);
                     // One that takes nothing is not connected again and again.
-                    match intake.beyond.bytes() > before {
+                    match sent {
                         true => pause = Pause::new(),
                         false => pause.wait(&intake),
                     }

@@ -170,7 +170,8 @@ impl CommandCopy {
         let mut before = 0;
         loop {
             let (over, status, since) = self.serve(stdin, &mut carrier, intake)?;
-            let left = stdin.left();
+            // What a failed one has left the next one gets, whoever else might read it.
+            let left = if status.success() { stdin.left() } else { stdin.unread() };
             let again = self.restart == Restart::OnFailure;
             let may_end = over != Over::Sink || carrier.is_over(intake) || !again;
             if status.success() && left == 0 && may_end {
@@ -183,6 +184,7 @@ impl CommandCopy {
             }
             if over == Over::Input && left < before {
                 intake.beyond.advance();
+                pause = Pause::new();
             }
             before = left;
             if stdin.reader.is_none() {

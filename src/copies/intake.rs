@@ -22,8 +22,9 @@ use crate::ring::bell;
 /// What the thread's own pipe is to hold, in bytes.
 const OWN_PIPE: i32 = 256 << 10;
 
-/// How soon it is looked again what a sink's reader has taken, at the latest.
-const LOOK: Duration = Duration::from_secs(1);
+/// How soon it is looked again what a sink's reader has taken, at the latest. A run that was asked to end gives it half a
+/// second.
+const LOOK: Duration = Duration::from_millis(125);
 
 /// What a thread works with.
 #[derive(Debug)]

@@ -39,6 +39,14 @@ const KIN_PART_FAR: u32 = 3000;
 const APART: Duration = Duration::from_millis(50);
 const CLOSE_PART: u32 = 100;
 
+/// One that finds what the one before has found, but for one part in so many, makes the next so much rarer.
+const SAME_PART: u64 = 16;
+const SAME_RARER: u32 = 4;
+
+/// How long a limit has to be gone before thresholds rise: two processes of about the same size, one of them with a limit,
+/// take turns in being the largest.
+const RAISED_AFTER: Duration = Duration::from_secs(5);
+
 /// How often the room is looked at while memory is far from every threshold.
 const ROOM_SELDOM: Duration = Duration::from_secs(1);
 
@@ -111,13 +119,16 @@ pub struct Bounds {
 pub struct Guard {
     sampler: Sampler,
     bounds: Bounds,
-    /// What the thresholds come from now.
+    /// What the thresholds come from now, and when that was last so low.
     ceiling: u64,
+    lower_since: Instant,
     policy: Policy,
     pid: u32,
     rooms: RoomWatch,
     next_room: Instant,
     next_close: Instant,
+    /// What a close look has found last.
+    close: u64,
     next_kin: Instant,
     started: Instant,
     due: Instant,
@@ -138,11 +149,13 @@ impl Guard {
             sampler: Sampler::new(scope, pid),
             bounds,
             ceiling: bounds.ceiling,
+            lower_since: now,
             policy: Policy::new(thresholds, settings),
             pid,
             rooms: RoomWatch::new(Hierarchies::mounted()),
             next_room: now,
             next_close: now,
+            close: 0,
             next_kin: now,
             started: now,
             due: now,
@@ -213,7 +226,11 @@ impl Guard {
         let began = processor_time();
         let counted = self.sampler.measure_closely();
         let took = processor_time().saturating_sub(began);
-        self.next_close = now + APART.max(took * CLOSE_PART);
+        // What is shared for good need not be looked at so often.
+        let same = counted.abs_diff(self.close) <= counted / SAME_PART;
+        let part = if same { CLOSE_PART * SAME_RARER } else { CLOSE_PART };
+        self.close = counted;
+        self.next_close = now + APART.max(took * part);
         counted
     }
 
@@ -230,7 +247,12 @@ impl Guard {
         self.room = found.map(|(room, _)| room);
         let limit = found.map_or(u64::MAX, |(_, limit)| limit);
         let ceiling = limit.min(self.bounds.ceiling);
+        if ceiling <= self.ceiling {
+            self.lower_since = now;
+        }
+        let settled = ceiling < self.ceiling || now >= self.lower_since + RAISED_AFTER;
         if ceiling != self.ceiling
+            && settled
             && let Ok(thresholds) = Thresholds::new(self.bounds.named, ceiling)
         {
             self.ceiling = ceiling;

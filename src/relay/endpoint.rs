@@ -248,7 +248,8 @@ impl Endpoint {
     /// Someone set O_NONBLOCK on the description after we had looked: on the one that we wait at too, if that is the same.
     pub(super) fn turned_nonblocking(&mut self) {
         self.nonblocking = true;
-        self.blocking = None;
+        let is_set = |fd: &mut Fd| flags(fd).is_ok_and(|flags| flags.contains(OFlag::O_NONBLOCK));
+        self.blocking.take_if(is_set);
     }
 
     /// Whether it is open for reading.

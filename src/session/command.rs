@@ -177,6 +177,7 @@ impl<'c> Command<'c> {
     /// Forwards what has arrived. True if the child turned out to have ended.
     pub(crate) fn on_signals(&mut self, verbosity: Verbosity) -> bool {
         self.signals_polled = false;
+        let mut resumed = false;
         while let Some(arrival) = self.signals.next() {
             notice::event(verbosity, &format!("{arrival:?}"));
             if arrival.signal != libc::SIGCHLD && self.child.exit().is_none() {
@@ -195,7 +196,11 @@ impl<'c> Command<'c> {
                     self.follow_stop();
                     child::reap_orphans(&self.child);
                 }
-                libc::SIGCONT => self.follow_continue(),
+                libc::SIGCONT => resumed |= self.follow_continue(),
+                // It came after the SIGCONT that we have just passed on, perhaps before that was passed on, and was undone by it.
+                libc::SIGTSTP if arrival.from_terminal && resumed => {
+                    self.child.signal(libc::SIGTSTP);
+                }
                 // The terminal has told the child itself, as a member of the same group. Of its end it tells only the
                 // leader of the session.
                 signal
@@ -270,16 +275,19 @@ impl<'c> Command<'c> {
     }
 
     /// We were continued: the child too, unless whoever did it spoke to the whole group. It may even have
-    /// been stopped again since (fg and at once Ctrl-Z), and its earlier change is then not to be seen.
-    fn follow_continue(&mut self) {
+    /// been stopped again since (fg and at once Ctrl-Z), and its earlier change is then not to be seen. Whether we have
+    /// continued it.
+    fn follow_continue(&mut self) -> bool {
         match self.last_change() {
             Some(JobChange::Stopped(signal)) => self.stop_with_child(signal),
             Some(JobChange::Continued) => {}
             Some(JobChange::HangUpAnnounced) | None => {
                 self.child.give_terminal();
                 self.child.signal(libc::SIGCONT);
+                return true;
             }
         }
+        false
     }
 
     fn stop_with_child(&self, signal: i32) {

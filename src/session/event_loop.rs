@@ -134,6 +134,13 @@ impl Session<'_> {
             None => {}
             Some(Due::Heartbeat(silent)) => self.show_heartbeat(silent, now),
             Some(Due::Terminate) => self.end_silent_command(now)?,
+            Some(Due::Kill) if self.command.is_none() => {
+                // Its reader takes nothing. Copies have their own time.
+                let streams = self.relays.iter_mut().filter(|relay| relay.role() != Role::Copy);
+                for relay in streams {
+                    relay.stop(&mut self.ring)?;
+                }
+            }
             Some(Due::Kill) => {
                 self.asked.iter().for_each(|process| process.signal(Signal::SIGKILL))
             }
@@ -186,7 +193,7 @@ impl Session<'_> {
             }
             None => {
                 notice::error(&format!("end: no input for {limit} (--idle-timeout)"));
-                self.finish(now)?;
+                self.finish(Ending::CommandEnded, now)?;
             }
         }
         Ok(())
@@ -280,12 +287,12 @@ impl Session<'_> {
             (Request::Again, Some(command)) => command.die_by(signal),
             (Request::Again, None) => self.interruption.die_by(signal),
         }
-        self.finish(now)
+        self.finish(Ending::AskedFor, now)
     }
 
     /// Nothing more is taken, and what was taken goes on.
-    fn finish(&mut self, now: Instant) -> io::Result<()> {
-        self.ending = Ending::AskedFor;
+    fn finish(&mut self, ending: Ending, now: Instant) -> io::Result<()> {
+        self.ending = ending;
         for relay in self.relays.iter_mut().filter(|relay| relay.role().is_first()) {
             relay.finish(&mut self.ring)?;
         }

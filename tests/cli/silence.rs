@@ -19,6 +19,7 @@ on_both_engines![
     stopped_command_is_not_silent,
     silent_filter_ends,
     silent_filter_lets_go_what_it_holds,
+    silent_filter_ends_without_its_reader,
     heartbeat,
     heartbeat_has_its_own_line,
     nobody_is_blamed_who_was_asked_to_end,
@@ -118,6 +119,18 @@ fn silent_filter_lets_go_what_it_holds(engine: Engine) {
     let run = run.stdin(source).finish();
     run.expect_code(124).expect_output("one\ntwo\n").expect_one_line(&["--idle-timeout"]);
     drop(writer);
+}
+
+/// Who never reads is not waited for.
+fn silent_filter_ends_without_its_reader(engine: Engine) {
+    let (source, writer) = std::io::pipe().expect("a pipe");
+    let (reader, sink) = std::io::pipe().expect("a pipe");
+    let flags = ["--text=strip-ansi", "--idle-timeout=300ms", "--pipe-size=keep"];
+    let run = Launch::nproxy(engine).args(flags).stdin(source).stdout(sink).start();
+    // All of it is taken, and a little more than the pipe behind it holds.
+    std::io::Write::write_all(&mut &writer, &[b'x'; 65 << 10]).expect("write");
+    run.finish().expect_code(124);
+    drop((reader, writer));
 }
 
 /// A line each time, and none once something has come.

@@ -183,7 +183,7 @@ fn one_that_closes_unread_at_the_end_is_told(engine: Engine) {
         drop(peer);
         let run = run.finish();
         run.expect_code(status).expect_output("x\n");
-        run.expect_one_line(&["write to unix:", "Connection reset by peer"]);
+        run.expect_message(&["write to unix:", "Connection reset by peer"]);
     }
 }
 

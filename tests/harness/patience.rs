@@ -31,6 +31,11 @@ pub(crate) fn follow(variable: &str) {
     RUNS.with_borrow_mut(|runs| runs.insert(variable.to_owned()));
 }
 
+/// This test's programs that are alive, and what each waits for.
+pub(crate) fn running() -> Vec<String> {
+    RUNS.with_borrow(proc::with_environment).into_iter().map(proc::describe).collect()
+}
+
 /// One wait.
 pub(crate) struct Patience {
     began: Instant,

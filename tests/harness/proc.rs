@@ -27,7 +27,10 @@ pub(crate) fn until_or<T>(
         if let Some(value) = condition() {
             return value;
         }
-        assert!(patience.lasts(), "waited in vain for {what}; there is: {}", otherwise());
+        if !patience.lasts() {
+            let (there, running) = (otherwise(), super::patience::running());
+            panic!("waited in vain for {what}; there is: {there}; what runs: {running:#?}");
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -45,9 +45,12 @@ fn time_until_seen() -> Duration {
 #[test]
 fn an_orphan_counts() {
     // Its parent is gone before anyone looks.
-    let script = "sh -c 'peer hold 120M 0 1500 &' ; sleep 1.2";
+    let script =
+        "sh -c 'peer hold 120M 64K 4000 >held &'; until [ -s held ]; do sleep 0.05; done; sleep 3";
+    let directory = tempfile::tempdir().expect("a directory");
     let flags = "--linger=eof --pressure=100M --critical=8G --emergency=9G -- sh -c";
-    let finished = Launch::nproxy(Engine::Epoll).words(flags).arg(script).finish();
+    let nproxy = Launch::nproxy(Engine::Epoll).words(flags).arg(script);
+    let finished = nproxy.directory(directory.path()).finish();
     finished.expect_code(0);
     finished.expect(notice(&finished, "pressure"), "expected the orphan to be seen");
 }

@@ -85,6 +85,9 @@ impl Switch {
     pub(in crate::relay) fn refused(&mut self, path: &mut Path) -> bool {
         let Some(buffered) = self.parked.take() else { return false };
         *path = buffered;
+        if let Path::Buffered(path) = path {
+            path.want(self.wanted);
+        }
         self.refused = true;
         true
     }
