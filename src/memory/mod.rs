@@ -39,10 +39,6 @@ const KIN_PART_FAR: u32 = 3000;
 const APART: Duration = Duration::from_millis(50);
 const CLOSE_PART: u32 = 100;
 
-/// One that finds what the one before has found, but for one part in so many, makes the next so much rarer.
-const SAME_PART: u64 = 16;
-const SAME_RARER: u32 = 4;
-
 /// How long a limit has to be gone before thresholds rise: two processes of about the same size, one of them with a limit,
 /// take turns in being the largest.
 const RAISED_AFTER: Duration = Duration::from_secs(5);
@@ -127,8 +123,6 @@ pub struct Guard {
     rooms: RoomWatch,
     next_room: Instant,
     next_close: Instant,
-    /// What a close look has found last.
-    close: u64,
     next_kin: Instant,
     started: Instant,
     due: Instant,
@@ -155,7 +149,6 @@ impl Guard {
             rooms: RoomWatch::new(Hierarchies::mounted()),
             next_room: now,
             next_close: now,
-            close: 0,
             next_kin: now,
             started: now,
             due: now,
@@ -226,11 +219,7 @@ impl Guard {
         let began = processor_time();
         let counted = self.sampler.measure_closely();
         let took = processor_time().saturating_sub(began);
-        // What is shared for good need not be looked at so often.
-        let same = counted.abs_diff(self.close) <= counted / SAME_PART;
-        let part = if same { CLOSE_PART * SAME_RARER } else { CLOSE_PART };
-        self.close = counted;
-        self.next_close = now + APART.max(took * part);
+        self.next_close = now + APART.max(took * CLOSE_PART);
         counted
     }
 

@@ -155,6 +155,13 @@ pub(crate) fn cpu_time(pid: i32) -> Duration {
     times.into_iter().map(|[ran, _]| ran).sum()
 }
 
+/// How often a process's first thread has gone to sleep.
+pub(crate) fn wakes(pid: i32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.and_then(|count| count.trim().parse().ok()).expect("a count")
+}
+
 /// The time in which all threads of a process ran, or would have if a processor had been free. Nothing if it is gone.
 pub(crate) fn time_wanted(pid: i32) -> Duration {
     schedule(pid).into_iter().flatten().sum()

@@ -96,5 +96,6 @@ fn a_blocked_producer_stays_small_and_idle(engine: Engine) {
     // Mostly what was written before the gate closed: unhindered it is a gigabyte and more.
     finished.expect(kept < 512 << 20, "expected little to be kept");
     let cpu = Duration::from_micros(cpu).saturating_sub(before);
-    finished.expect(cpu < Duration::from_millis(300), "expected a blocked producer to be idle");
+    // One that tries again and again takes all three seconds; to fill memory takes some time too.
+    finished.expect(cpu < Duration::from_secs(1), "expected a blocked producer to be idle");
 }

@@ -111,7 +111,7 @@ for worker in range(4):
     if os.fork() == 0:
         time.sleep(1)
         touch(2)
-        time.sleep(2)
+        time.sleep(6)
         os._exit(0)
 for worker in range(4): os.wait()
 ";
