@@ -57,11 +57,16 @@ pub(super) struct Footprint {
 }
 
 impl Footprint {
-    /// Measures it. Where that is not allowed, as at a process with other rights, what `statm` says stands.
+    /// Measures it. Where that is not allowed, as at a process with other rights, what `statm` says stands. One that has
+    /// ended meanwhile has nothing any more.
     pub(super) fn measure(pid: u32, now: Statm, sharing: Sharing) -> Footprint {
-        let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).ok();
-        let proportional = || sum(&read("smaps_rollup")?, &["Pss_Anon:", "Pss_Shmem:"]);
-        let plain = || sum(&read("status")?, &["RssAnon:", "RssShmem:"]);
+        let rollup = || fs::read(format!("/proc/{pid}/smaps_rollup")).ok();
+        let proportional = || sum(&rollup()?, &["Pss_Anon:", "Pss_Shmem:"]);
+        let plain = || match fs::read(format!("/proc/{pid}/status")) {
+            Ok(text) => Some(sum(&text, &["RssAnon:", "RssShmem:"]).unwrap_or(0)),
+            Err(error) if is_gone(&error) => Some(0),
+            Err(_) => None,
+        };
         let counted = match sharing {
             Sharing::Possible => proportional().or_else(plain),
             Sharing::Alone => plain(),
@@ -93,6 +98,10 @@ impl Footprint {
     pub(super) fn is_known(&self) -> bool {
         self.known
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 /// The sum of some fields of a file that gives them in kibibytes; `None` if not all are there.
@@ -136,6 +145,20 @@ mod tests {
         assert_eq!(found.in_common(then), 60);
         let nothing = Footprint::default();
         assert_eq!((nothing.bytes(then), nothing.hidden(then)), (80, 50));
+    }
+
+    #[test]
+    fn who_has_ended_has_nothing() {
+        let now = Statm { anonymous: 80, shared: 0 };
+        let mut child = std::process::Command::new("true").spawn().expect("start true");
+        let status = || fs::read_to_string(format!("/proc/{}/status", child.id()));
+        while !status().is_ok_and(|text| text.contains("Z (zombie)")) {
+            std::thread::yield_now();
+        }
+        for sharing in [Sharing::Alone, Sharing::Possible] {
+            assert_eq!(Footprint::measure(child.id(), now, sharing).bytes(now), 0, "a zombie");
+        }
+        child.wait().expect("wait");
     }
 
     #[test]
