@@ -7,7 +7,7 @@ use std::time::Duration;
 use tempfile::tempdir;
 
 use crate::harness::terminal::{Terminal, open_leader};
-use crate::harness::{Engine, Launch, on_both_engines, peer_path};
+use crate::harness::{Engine, Launch, Running, on_both_engines, peer_path};
 use crate::proc;
 use crate::terminal::console::{CTRL_C, CTRL_D, CTRL_Q, CTRL_S, Console};
 
@@ -167,19 +167,8 @@ fn terminal_lost(engine: Engine) {
         ("ignore=HUP", "exec cat"),
     ];
     for (setting, script) in cases {
-        let (leader, path) = open_leader();
-        let running = Launch::program(peer_path())
-            .arg("with")
-            .arg(format!("tty={path}"))
-            .args([setting, "--", "nproxy", "--engine", engine.name(), "bash", "-c", script])
-            .in_our_group()
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .start();
-        let monitor = proc::until("a monitor", || proc::children(running.pid()).first().copied());
-        proc::only_child(monitor);
-        drop(leader);
-        let ended = running.finish();
+        let words = [setting, "--", "nproxy", "--engine", engine.name(), "bash", "-c", script];
+        let ended = started_and_hung_up(|launch| launch.args(words)).finish();
         // A sleep of the loop may outlive its shell by a moment.
         proc::until("nothing to be left", || {
             ended.left.iter().all(|pid| matches!(proc::state(*pid), 'X' | 'Z')).then_some(())
@@ -187,24 +176,28 @@ fn terminal_lost(engine: Engine) {
     }
 }
 
-/// Nobody can be asked at a terminal that is gone, so nproxy does not look again and again.
-fn a_hang_up_of_hidden_output_leaves_nothing_to_watch(engine: Engine) {
-    let directory = tempdir().expect("directory");
+/// `peer with tty=…` and the words that are added, on a terminal that goes once the command runs.
+fn started_and_hung_up(add: impl FnOnce(Launch) -> Launch) -> Running {
     let (leader, path) = open_leader();
-    let script = "trap '' HUP; until [ -e gone ]; do sleep 0.02; done; sleep 1";
-    let running = Launch::program(peer_path())
-        .arg("with")
-        .arg(format!("tty={path}"))
-        .args(["--", "nproxy", "--engine", engine.name(), "--only-on-failure"])
-        .args(["--stats=json", "--stats-file=stats", "bash", "-c", script])
-        .directory(directory.path())
-        .in_our_group()
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .start();
+    let launch = Launch::program(peer_path()).arg("with").arg(format!("tty={path}"));
+    let launch = add(launch).in_our_group().stdout(Stdio::null()).stderr(Stdio::null());
+    let running = launch.start();
     let monitor = proc::until("a monitor", || proc::children(running.pid()).first().copied());
     proc::only_child(monitor);
     drop(leader);
+    running
+}
+
+/// Nobody can be asked at a terminal that is gone, so nproxy does not look again and again.
+fn a_hang_up_of_hidden_output_leaves_nothing_to_watch(engine: Engine) {
+    let directory = tempdir().expect("directory");
+    let script = "trap '' HUP; until [ -e gone ]; do sleep 0.02; done; sleep 1";
+    let running = started_and_hung_up(|launch| {
+        launch
+            .args(["--", "nproxy", "--engine", engine.name(), "--only-on-failure"])
+            .args(["--stats=json", "--stats-file=stats", "bash", "-c", script])
+            .directory(directory.path())
+    });
     fs::write(directory.path().join("gone"), "").expect("gone");
     running.finish();
     let stats = fs::read_to_string(directory.path().join("stats")).expect("statistics");
