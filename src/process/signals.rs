@@ -105,13 +105,15 @@ impl Signals {
         &self.fd
     }
 
-    /// The next signal that has arrived, but for those that nproxy sent itself. (SIGCHLD only asks to look once more.)
+    /// The next signal that has arrived, but for those that nproxy sent itself. (SIGCHLD only asks to look once more, and
+    /// a SIGCONT from sigqueue(3) stands for somebody else's.)
     pub(crate) fn next(&self) -> Option<Arrival> {
         loop {
             let info = self.source.read_signal().ok().flatten()?;
             let own = info.ssi_code <= 0 && info.ssi_pid == std::process::id();
             let signal = info.ssi_signo as i32;
-            if !own || signal == libc::SIGCHLD {
+            let replaced = signal == libc::SIGCONT && info.ssi_code == libc::SI_QUEUE;
+            if !own || signal == libc::SIGCHLD || replaced {
                 // A timer that was set before exec(2) is ours alone: the kernel speaks, but to nobody else.
                 let timer = matches!(signal, libc::SIGALRM | libc::SIGVTALRM | libc::SIGPROF);
                 let from_terminal = info.ssi_code == libc::SI_KERNEL && !timer;
@@ -152,26 +154,39 @@ impl Signals {
 
     /// Whether a SIGCONT has arrived that nobody has read yet.
     pub(crate) fn continue_is_pending(&self) -> bool {
-        let mut pending = MaybeUninit::<libc::sigset_t>::zeroed();
-        // SAFETY: sigpending(2) fills in the set that it is given; all zeroes is an empty one.
-        unsafe {
-            libc::sigpending(pending.as_mut_ptr());
-            libc::sigismember(pending.as_ptr(), libc::SIGCONT) == 1
-        }
+        is_pending(&[libc::SIGCONT])
     }
 
     /// Stops this process by `signal` until it is continued, with the signal's default effect.
+    ///
+    /// Not if it has just been asked to end: whoever does so to what may have stopped (timeout(1), a shell that leaves)
+    /// continues it as well, and a SIGCONT that comes before the stop is thrown away by it. Then one that replaces it is
+    /// about to be read.
     pub(crate) fn stop(&self, whom: Whom, signal: i32) {
         let stop = if is_ignored(signal) { libc::SIGSTOP } else { signal };
         let mut only = SigSet::empty();
         add(&mut only, stop);
-        // SAFETY: kill(2) and raise(3) have no memory effects; no handler is installed.
-        unsafe {
-            match whom {
-                Whom::OurGroup if stop == signal => libc::kill(0, signal),
-                Whom::OurGroup | Whom::Ourselves => libc::raise(stop),
+        // The two of a background terminal are never taken.
+        let _ = only.thread_block();
+        if !is_asked_to_end() {
+            // SAFETY: kill(2) and raise(3) have no memory effects; no handler is installed.
+            unsafe {
+                match whom {
+                    Whom::OurGroup if stop == signal => libc::kill(0, signal),
+                    Whom::OurGroup | Whom::Ourselves => libc::raise(stop),
+                }
+            };
+        }
+        if is_asked_to_end() {
+            // SAFETY: neither has memory effects. The first is the one that is read, because it came first.
+            unsafe {
+                let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
+                libc::sigqueue(libc::getpid(), libc::SIGCONT, value);
+                if whom == Whom::OurGroup {
+                    libc::kill(0, libc::SIGCONT);
+                }
             }
-        };
+        }
         // Blocked until now, it takes effect here, and this returns when SIGCONT comes.
         let _ = only.thread_unblock();
         if stop != libc::SIGTTIN && stop != libc::SIGTTOU {
@@ -273,6 +288,21 @@ fn takable() -> SigSet {
     taken
 }
 
+/// Whether a signal that ends most programs has arrived that nobody has read yet.
+fn is_asked_to_end() -> bool {
+    is_pending(&[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM])
+}
+
+/// Whether one of these has arrived that nobody has read yet.
+fn is_pending(signals: &[i32]) -> bool {
+    let mut pending = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: sigpending(2) fills in the set that it is given; all zeroes is an empty one.
+    unsafe {
+        libc::sigpending(pending.as_mut_ptr());
+        signals.iter().any(|signal| libc::sigismember(pending.as_ptr(), *signal) == 1)
+    }
+}
+
 /// Adds a signal that `nix::Signal` may not name, such as a real-time one.
 fn add(set: &mut SigSet, signal: i32) {
     let mut raw = *set.as_ref();
@@ -280,5 +310,60 @@ fn add(set: &mut SigSet, signal: i32) {
     unsafe {
         libc::sigaddset(&mut raw, signal);
         *set = SigSet::from_sigset_t_unchecked(raw);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::kill;
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, Pid, fork, setpgid};
+
+    use super::*;
+
+    /// What becomes of a process that is to stop after these signals have come unread. If it does not, its exit code says
+    /// whether a SIGCONT is to be read.
+    fn stopped_after(arrived: &[Signal], stop: i32) -> WaitStatus {
+        let signals = Signals::take().expect("signals");
+        // SAFETY: the copy makes system calls only.
+        let process = match unsafe { fork() }.expect("fork") {
+            ForkResult::Parent { child } => child,
+            ForkResult::Child => {
+                // The kernel stops no group whose session would not notice.
+                let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+                for signal in arrived {
+                    // SAFETY: it is blocked.
+                    unsafe { libc::raise(*signal as i32) };
+                }
+                signals.stop(Whom::Ourselves, stop);
+                let told = signals.continue_is_pending();
+                // SAFETY: ends the copy at once.
+                unsafe { libc::_exit(i32::from(told)) }
+            }
+        };
+        signals.release();
+        let status = waitpid(process, Some(WaitPidFlag::WUNTRACED)).expect("waitpid");
+        if matches!(status, WaitStatus::Stopped(..)) {
+            kill(process, Signal::SIGKILL).expect("kill");
+            waitpid(process, None).expect("waitpid");
+        }
+        status
+    }
+
+    #[test]
+    fn a_stop_does_not_outlast_an_end_that_was_asked_for() {
+        for stop in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+            for arrived in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+                let status = stopped_after(&[arrived, Signal::SIGCONT], stop);
+                assert!(matches!(status, WaitStatus::Exited(_, 1)), "{arrived} {stop}: {status:?}");
+            }
+            for arrived in [&[][..], &[Signal::SIGUSR1], &[Signal::SIGCONT]] {
+                let status = stopped_after(arrived, stop);
+                assert!(
+                    matches!(status, WaitStatus::Stopped(..)),
+                    "{arrived:?} {stop}: {status:?}"
+                );
+            }
+        }
     }
 }
