@@ -93,7 +93,7 @@ fn values_to_their_limits() {
                 .arg(format!("--{flag}={value}"))
                 .env("NPROXY_LINGER", "30ms")
                 .words("--progress=always --stats --stdin=relay sh -c")
-                .arg("(sleep 0.02; echo late) & echo early")
+                .arg("echo early; (sleep 0.02; echo late) &")
                 .finish();
             let text = run.stderr.text();
             run.expect(!text.contains("panicked"), "no panic");
