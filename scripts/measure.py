@@ -243,6 +243,7 @@ def prepare():
     build = ["cargo", "build", "--quiet", "--release"]
     if "NPROXY_BIN" not in os.environ:
         subprocess.run(build, cwd=ROOT, check=True)
+    if "PEER_BIN" not in os.environ:
         subprocess.run([*build, "--example", "peer"], cwd=ROOT, check=True)
     _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     limit = PROCESS_LIMIT if hard == resource.RLIM_INFINITY else min(PROCESS_LIMIT, hard)

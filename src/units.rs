@@ -15,24 +15,43 @@ pub fn read_size(text: &str) -> Result<u64, String> {
     if text.trim_end_matches(unit).contains(['e', 'E']) {
         return Err(EXPECTED_SIZE.to_owned());
     }
+    // parse_size rounds what it cannot hold, beyond what it can hold.
+    if numbers(text).any(|digits| digits.len() > 20) {
+        return Err(TOO_LARGE.to_owned());
+    }
     match parse_size::Config::new().with_binary().parse_size(text) {
         Ok(bytes) => Ok(bytes),
-        Err(parse_size::Error::PosOverflow) => Err("expected less than 16 EiB".to_owned()),
+        Err(parse_size::Error::PosOverflow) => Err(TOO_LARGE.to_owned()),
         Err(_) => Err(EXPECTED_SIZE.to_owned()),
     }
 }
 
 const EXPECTED_SIZE: &str = "expected a size such as 64K or 1M";
+const TOO_LARGE: &str = "expected less than 16 EiB";
+const EXPECTED_TIME: &str = "expected a time such as 200ms or 5s";
+
+/// The numbers in a text, as their digits.
+fn numbers(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|one: char| !one.is_ascii_digit()).filter(|digits| !digits.is_empty())
+}
 
 /// Reads a time such as `200ms` or `1m 30s`. More than a century is a century.
 ///
 /// # Errors
 /// What was expected.
 pub fn read_time(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
+    // humantime panics where seconds and milliseconds together are just too many. So many of whatever it is are enough.
+    let (mut shorter, mut is_long) = (text.to_owned(), false);
+    for digits in numbers(text).filter(|digits| digits.len() > 18) {
+        shorter = shorter.replacen(digits, &digits[..18], 1);
+        is_long = true;
+    }
+    match humantime::parse_duration(&shorter) {
+        Ok(_) if is_long && !text.contains('.') => Ok(LONGEST),
         Ok(time) => Ok(time.min(LONGEST)),
-        Err(humantime::DurationError::NumberOverflow) => Ok(LONGEST),
-        Err(_) => Err("expected a time such as 200ms or 5s".to_owned()),
+        // Of a fraction it is no overflow: a third of an hour is no number of its smaller units.
+        Err(humantime::DurationError::NumberOverflow) if !text.contains('.') => Ok(LONGEST),
+        Err(_) => Err(EXPECTED_TIME.to_owned()),
     }
 }
 
@@ -139,13 +158,23 @@ mod tests {
     }
 
     #[test]
+    fn what_no_number_holds_is_refused() {
+        for large in ["184467440737095516155", "99999999999999999999999K", "16E"] {
+            assert_eq!(read_size(large), Err(TOO_LARGE.to_owned()), "{large}");
+        }
+    }
+
+    #[test]
     fn a_time_can_be_added_to_any_clock() {
         assert_eq!(read_time("1m 30s"), Ok(Duration::from_secs(90)));
         for long in ["9300000000000000000s", "99999999999999999999y", "200y"] {
             let time = read_time(long).unwrap();
             assert!(std::time::Instant::now().checked_add(time).is_some(), "{long}");
         }
-        for wrong in ["", "5", "soon", "-1s", "s"] {
+        assert_eq!(read_time("18446744073709551615s 1000ms"), Ok(LONGEST));
+        assert_eq!(read_time("0.5h"), Ok(Duration::from_secs(1800)));
+        // A fraction that its smaller units do not divide is refused, and is no century.
+        for wrong in ["", "5", "soon", "-1s", "s", "0.333h", "0.042d", "1.0000000001s"] {
             assert!(read_time(wrong).unwrap_err().contains("200ms"), "{wrong}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nproxy::memory::heap_page::Slot;
 use nproxy::memory::limit::{self, Limits};
@@ -15,6 +16,8 @@ use crate::v8::{FULL_COLLECTION, Isolate, V8};
 pub(crate) struct Heap {
     pub(crate) v8: V8,
     slot: Slot<'static>,
+    /// The slot is given away.
+    ended: AtomicBool,
     told: Told,
     snapshot: Snapshot,
 }
@@ -52,14 +55,27 @@ impl Heap {
         let said = v8.statistics();
         slot.set_limit(if limit == 0 { said.limit } else { limit.min(said.limit) });
         slot.set_used(said.used, said.external);
-        let heap: &'static Heap = Box::leak(Box::new(Heap { v8, slot, told, snapshot }));
+        let heap: &'static Heap =
+            Box::leak(Box::new(Heap { v8, slot, ended: AtomicBool::new(false), told, snapshot }));
         let data = std::ptr::from_ref(heap).cast_mut().cast();
         heap.v8.on_collection(after_collection, data);
         heap.v8.on_near_limit(near_limit, data);
         heap
     }
 
+    /// The process is about to end: its slot is no longer written to.
+    pub(crate) fn forget_slot(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    fn has_slot(&self) -> bool {
+        !self.ended.load(Ordering::Relaxed)
+    }
+
     fn after_collection(&self, kind: i32) {
+        if !self.has_slot() {
+            return;
+        }
         let said = self.v8.statistics();
         self.slot.set_used(said.used, said.external);
         if kind & FULL_COLLECTION != 0 {
@@ -69,7 +85,9 @@ impl Heap {
 
     /// Says so, and gives a little more, once. The next time V8 asks whoever asked to be told before us, or dies.
     fn near_limit(&self, limit: usize, at_first: usize) -> usize {
-        self.slot.near_limit();
+        if self.has_slot() {
+            self.slot.near_limit();
+        }
         let part = at_first / HEADROOM_PART;
         // Up to V8 12 it asks once per collection, and dies if the young generation would not fit even then. Node, which
         // is to be asked after us, would add so much itself.

@@ -41,6 +41,7 @@ static PROCESS: Mutex<Option<Process>> = Mutex::new(None);
 struct Process {
     page: Page<'static>,
     slot: Slot<'static>,
+    heap: Option<&'static Heap>,
     thread: Option<Thread>,
     text: [Option<TextStream>; 2],
     degrade: Degrade,
@@ -81,19 +82,22 @@ impl Process {
     ) -> Result<(Process, &'static str), String> {
         let v8 = v8.ok_or("this version's V8 is not known")?;
         let page = page::shared(path).map_err(|error| format!("open {path}: {error}"))?;
+        if !page.is_of(page::pid_namespace()) {
+            return Err("in another PID namespace than nproxy".to_owned());
+        }
         let slot = page.register(std::process::id(), is_alive).ok_or("no slot is free")?;
         let told = if page.is_quiet() { Told::No } else { Told::Yes };
         let heap = Heap::new(v8, slot, asked.limit, told, asked.snapshot);
         let thread = Thread::start(slot, Some(heap), None).ok();
-        let process = Process { page, slot, thread, text: [None, None], degrade: Degrade::Never };
-        Ok((process, WRAPPED))
+        let (text, degrade) = ([None, None], Degrade::Never);
+        Ok((Process { page, slot, heap: Some(heap), thread, text, degrade }, WRAPPED))
     }
 
     /// With no nproxy around us.
     fn alone(v8: Option<V8>, asked: Asked) -> Result<(Process, &'static str), String> {
         let config = match Cli::parse_words(vec!["nproxy".into()]) {
             Ok(cli) => Config::new(cli, StdinIs::Stream, &Machine::default())
-                .map_err(|error| error.to_string())?,
+                .map_err(|error| format!("{error} (see nproxy --help)"))?,
             Err(Request::Refuse(why) | Request::Print(why)) => return Err(why),
         };
         let page = page::own();
@@ -108,13 +112,15 @@ impl Process {
         let thread = watch.and_then(|watch| Thread::start(slot, heap, Some(watch)).ok());
         let text = [1, 2].map(|fd| TextStream::new(&config.output.text, fd, now));
         let degrade = config.memory.settings.degrade;
-        Ok((Process { page, slot, thread, text, degrade }, ALONE))
+        Ok((Process { page, slot, heap, thread, text, degrade }, ALONE))
     }
 
     fn detach(&mut self) {
         if let Some(thread) = self.thread.take() {
             thread.stop();
         }
+        // What exit handlers still do with the heap goes nowhere: the slot may be another process's.
+        self.heap.iter().for_each(|heap| heap.forget_slot());
         self.slot.ended();
     }
 }

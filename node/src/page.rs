@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,6 +34,11 @@ pub(crate) fn shared(path: &str) -> io::Result<Page<'static>> {
     // is sealed against shrinking.
     let words = unsafe { &*start.cast::<[AtomicU64; WORDS]>() };
     Page::open(words).ok_or_else(|| io::Error::other("another version of nproxy"))
+}
+
+/// The number of this process's PID namespace; 0 where /proc does not say.
+pub(crate) fn pid_namespace() -> u64 {
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino())
 }
 
 /// The half of a request word that a futex waits for, whose value `Request::of` reads.

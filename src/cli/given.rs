@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
@@ -79,12 +79,36 @@ fn is_program(name: &str) -> bool {
     std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
 }
 
+/// The option or variable whose value is no UTF-8, of which clap only says that there is one.
+pub(super) fn not_text(definition: &Command, words: &[OsString]) -> Option<String> {
+    let name = |word: &OsString| {
+        let text = word.to_string_lossy();
+        let name = text.split('=').next().filter(|name| name.starts_with("--"));
+        name.map(str::to_owned)
+    };
+    let mut before = None;
+    for word in words.iter().skip(1).take_while(|word| *word != "--") {
+        if word.to_str().is_none() {
+            return name(word).or(before);
+        }
+        before = name(word);
+    }
+    let variables = definition.get_arguments().filter_map(Arg::get_env);
+    let mut wrong = variables.filter(|variable| {
+        std::env::var_os(variable).is_some_and(|value| value.to_str().is_none())
+    });
+    wrong.next().map(|variable| variable.to_string_lossy().into_owned())
+}
+
 /// The variable that the value comes from which was refused, if it was not said on the command line.
 pub(super) fn variable_at_fault(
     definition: &Command,
     words: &[OsString],
     error: &clap::Error,
 ) -> Option<String> {
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        return not_text(definition, words);
+    }
     let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return None };
     let flag = named.split([' ', '=', '[']).next()?;
     let long = flag.strip_prefix("--")?;

@@ -69,6 +69,10 @@ pub const VARIABLES: [(&str, &str); 5] = [
     ("NODE_OPT_MAX_OLD", "With --node, MiB that become a --max-old-space-size in NODE_OPTIONS"),
 ];
 
+/// Variables that only the preload for Node reads, or that it is given.
+pub const OF_THE_PRELOAD: [&str; 4] =
+    ["NPROXY_NODE_ADDON", "NPROXY_NODE_PAGE", "NPROXY_NODE_STREAMS", "NPROXY_TITLE"];
+
 /// Variables that are meant for one run: the command does not inherit them. An nproxy that it starts would empty the
 /// same log, stamp every line a second time or print figures that nobody asked it for.
 pub const OF_ONE_RUN: [&str; 32] = [

@@ -169,6 +169,9 @@ impl Cli {
         let matches = definition.try_get_matches_from_mut(&words);
         let matches = matches.map_err(|error| {
             let variable = given::variable_at_fault(&Cli::definition(Detail::Full), &words, &error);
+            if let (Some(_), Some(detail)) = (&variable, asks_for_help(&words)) {
+                return Request::Print(Cli::help(detail));
+            }
             match (refused(error), variable) {
                 (Request::Refuse(why), Some(variable)) => {
                     Request::Refuse(format!("{variable}: {why}"))
@@ -186,6 +189,8 @@ impl Cli {
             return Err(Request::Refuse(mistake));
         }
         cli.given = Given::new(&definition, &matches);
+        // The option wins over the variable of another that it overrides, too.
+        cli.quiet &= cli.verbose == 0 || cli.given.contains("quiet");
         Ok(cli)
     }
 
@@ -227,6 +232,17 @@ impl Cli {
     }
 }
 
+/// Whether one of the words in front of the command asks for help, and for how much.
+fn asks_for_help(words: &[OsString]) -> Option<Detail> {
+    let options = words.iter().skip(1).map_while(|word| word.to_str());
+    let mut options = options.take_while(|word| word.starts_with('-') && *word != "--");
+    options.find_map(|word| match word {
+        "-h" => Some(Detail::Summary),
+        "--help" => Some(Detail::Full),
+        _ => None,
+    })
+}
+
 /// A variable that is set and empty says nothing: a script that passes on what may not be there sets it so. An empty
 /// timestamp is one.
 fn without_empty_variable(arg: Arg) -> Arg {
@@ -242,7 +258,9 @@ pub fn unknown_variables() -> Vec<String> {
     let command = Cli::definition(Detail::Full);
     let is_known = |name: &str| {
         let mut own = command.get_arguments().filter_map(Arg::get_env);
-        own.any(|own| own == name) || manual::VARIABLES.iter().any(|(other, _)| *other == name)
+        own.any(|own| own == name)
+            || manual::VARIABLES.iter().any(|(other, _)| *other == name)
+            || manual::OF_THE_PRELOAD.contains(&name)
     };
     let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     let mut unknown: Vec<String> =

@@ -1,5 +1,7 @@
 //! Flags for Node.js.
 
+use std::ffi::OsString;
+
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
@@ -17,5 +19,5 @@ pub struct NodeFlags {
 
     /// What V8 may keep, in MiB (--max-old-space-size), with --node
     #[arg(long, hide = true, value_name = "MIB", env = "NODE_OPT_MAX_OLD")]
-    pub node_max_old: Option<u32>,
+    pub node_max_old: Option<OsString>,
 }

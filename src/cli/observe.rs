@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use super::choices::{ProgressMode, StatsFormat, StatusFormat};
-use super::values::{pid, some_time};
+use super::values::{interval, pid};
 use crate::observe::Level;
 use crate::units::read_size;
 
@@ -44,7 +44,7 @@ pub struct ObserveFlags {
     /// How often the progress line changes
     ///
     /// Without this option, 5 times a second on a terminal and once a second elsewhere.
-    #[arg(long, value_name = "TIME", value_parser = some_time, hide_short_help = true, env = "NPROXY_PROGRESS_INTERVAL")]
+    #[arg(long, value_name = "TIME", value_parser = interval, hide_short_help = true, env = "NPROXY_PROGRESS_INTERVAL")]
     pub progress_interval: Option<Duration>,
 
     /// Expected size of what comes, for a percentage

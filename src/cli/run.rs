@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use super::choices::{Linger, PtyMode, SignalExit, StdinMode};
-use super::values::some_time;
+use super::values::{interval, some_time};
 use crate::units::read_time;
 
 /// How the command is run.
@@ -42,7 +42,7 @@ pub struct RunFlags {
     /// Print a line this often while nothing comes
     ///
     /// It names the command, how long it has run and been silent, and the memory that it uses.
-    #[arg(long, value_name = "TIME", value_parser = some_time, env = "NPROXY_HEARTBEAT")]
+    #[arg(long, value_name = "TIME", value_parser = interval, env = "NPROXY_HEARTBEAT")]
     pub heartbeat: Option<Duration>,
 
     /// Show output only if the command fails

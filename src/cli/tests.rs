@@ -157,6 +157,36 @@ fn a_variable_at_fault_is_named() {
     assert_eq!(fault("nproxy --no-such true"), None);
 }
 
+/// clap says only that there is one.
+#[cfg(unix)]
+#[test]
+fn a_value_that_is_no_text_is_named() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let definition = Cli::definition(Detail::Full);
+    let odd = |before: &str| OsString::from_vec([before.as_bytes(), b"\xe9"].concat());
+    let named = |words: Vec<OsString>| given::not_text(&definition, &words);
+    let word = |word: &str| OsString::from(word);
+    assert_eq!(named(vec![word("nproxy"), odd("--prefix=")]), Some("--prefix".to_owned()));
+    let words = vec![word("nproxy"), word("-q"), word("--prefix"), odd(""), word("true")];
+    assert_eq!(named(words), Some("--prefix".to_owned()));
+    let words = vec![word("nproxy"), odd("--prefix="), word("true")];
+    let Err(Request::Refuse(why)) = Cli::parse_words(words) else { panic!("read") };
+    assert!(why.starts_with("--prefix: ") && why.contains("UTF-8"), "{why}");
+}
+
+#[test]
+fn help_is_asked_for_in_front_of_the_command_only() {
+    let asked = |line: &str| {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        asks_for_help(&words)
+    };
+    assert_eq!(asked("nproxy -q --help"), Some(Detail::Full));
+    assert_eq!(asked("nproxy -h"), Some(Detail::Summary));
+    assert_eq!(asked("nproxy -q ls --help"), None);
+    assert_eq!(asked("nproxy -- --help"), None);
+}
+
 #[test]
 fn a_list_that_was_divided_is_no_command() {
     for line in ["--text strip-ansi transform", "--text=strip-ansi transform true"] {

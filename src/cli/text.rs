@@ -72,7 +72,8 @@ pub struct TextFlags {
     /// Put a text such as `{stream}: ` before each line
     ///
     /// `{stream}`, `{pid}`, `{host}` and `{command}` stand for stdout or stderr, the command's process, this machine and
-    /// the program; braces are doubled to stand for themselves. The text comes after the timestamp, if there is one.
+    /// the program; braces are doubled to stand for themselves. A copy of both streams has no `{stream}`: ask for one of them
+    /// (`--tee FILE,streams=stdout`). The text comes after the timestamp, if there is one.
     /// A line that one stream leaves unfinished is continued by what the other writes, as without nproxy. It asks for
     /// `transform` as --timestamp does.
     #[arg(long, value_name = "TEXT", env = "NPROXY_PREFIX")]

@@ -21,6 +21,14 @@ pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How often something is told: not so often that telling is all that is done.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    match read_time(text)? {
+        time if time < Duration::from_millis(10) => Err("expected 10ms or more".to_owned()),
+        time => Ok(time),
+    }
+}
+
 /// A size in bytes; a bare number is MiB, as in the variables' names.
 pub(super) fn threshold(text: &str) -> Result<u64, String> {
     let bare = !text.bytes().any(|byte| byte.is_ascii_alphabetic());

@@ -45,6 +45,8 @@ pub struct Config {
     pub verbosity: Verbosity,
     /// Flags without effect, one line each.
     pub remarks: Vec<String>,
+    /// Variables that nobody inherits whom nproxy starts: they were meant for this run alone.
+    pub withheld: &'static [&'static str],
 }
 
 /// What happens while no output comes.
@@ -119,8 +121,6 @@ pub struct Wrap {
     pub forward_to: ForwardTo,
     /// What Node processes are given.
     pub node: NodePreload,
-    /// Variables that it does not inherit: they were meant for this run alone.
-    pub withheld: &'static [&'static str],
 }
 
 /// Who gets the signals that are sent to nproxy.
@@ -186,7 +186,7 @@ impl Config {
         let mut words = cli.command.into_iter();
         let job = match (words.next(), stdin_is) {
             (Some(program), _) => {
-                let node = NodePreload::new(&cli.node);
+                let node = NodePreload::new(&cli.node)?;
                 Job::Wrap(Wrap::new(program, words.collect(), &cli.run, node))
             }
             (None, StdinIs::Stream) => Job::Filter,
@@ -195,7 +195,8 @@ impl Config {
                 return Err(Error::usage("usage: nproxy [OPTIONS] [--] COMMAND", why));
             }
         };
-        Ok(Config { job, transfer, silence, output, memory, observe, verbosity, remarks })
+        let withheld = &manual::OF_ONE_RUN;
+        Ok(Config { job, transfer, silence, output, memory, observe, verbosity, remarks, withheld })
     }
 }
 
@@ -235,7 +236,6 @@ impl Wrap {
             signal_exit: flags.signal_exit,
             forward_to: if flags.group { ForwardTo::Group } else { ForwardTo::Child },
             node,
-            withheld: &manual::OF_ONE_RUN,
         }
     }
 }

@@ -8,6 +8,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use super::heap_page::{Heap, Page};
+use super::kin::Stat;
 use super::policy::Stage;
 use super::policy::heap::{HeapChange, Heaps, SHARES};
 use crate::units;
@@ -90,7 +91,7 @@ impl<'p> HeapGuard<'p> {
     fn bury_dead(&self) {
         for heap in self.page.heaps().filter(|heap| !is_alive(heap.pid)) {
             if let Some(slot) = self.page.slot_of(heap.pid) {
-                slot.bury();
+                slot.bury(heap.pid);
             }
         }
     }
@@ -150,10 +151,11 @@ pub fn described(change: &HeapChange) -> String {
     format!("heap of node {pid}: {to} from {from} % of {limit} ({live} alive{passed})")
 }
 
-/// Whether there is a process with this number. One that nobody has waited for yet still counts.
+/// Whether a process with this number runs. One that has ended does not, whether or not anybody has asked how.
 pub fn is_alive(pid: u32) -> bool {
-    let Ok(pid) = i32::try_from(pid) else { return false };
-    kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+    let Ok(number) = i32::try_from(pid) else { return false };
+    let exists = kill(Pid::from_raw(number), None) != Err(Errno::ESRCH);
+    exists && !Stat::read(pid).is_some_and(|stat| stat.ended)
 }
 
 #[cfg(test)]
@@ -185,7 +187,11 @@ mod tests {
         assert_eq!((guard.near_limits(), guard.records().count()), (1, 3));
         assert_eq!(guard.sample(at(40)), None);
         assert_eq!(guard.records().count(), 3, "nothing has changed");
-        child.kill().and_then(|()| child.wait()).expect("kill");
+        child.kill().expect("kill");
+        // Nobody has asked yet how it ended.
+        while is_alive(child.id()) {
+            std::thread::yield_now();
+        }
         guard.sample(at(300));
         assert_eq!(guard.heaps().len(), 1, "its last words");
         guard.sample(at(310));
@@ -193,5 +199,6 @@ mod tests {
         assert_eq!(guard.sample(at(1310)).map(|change| change.to), Some(Stage::Monitoring));
         assert_eq!(guard.highest(), Stage::Emergency);
         assert_eq!(guard.near_limits(), 1);
+        child.wait().expect("wait");
     }
 }

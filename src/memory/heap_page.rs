@@ -32,13 +32,19 @@ const RUN_STAGE: usize = 1;
 /// The header's third word: whether Node processes are to say nothing.
 const QUIET: usize = 2;
 
+/// The header's fourth word: which PID namespace the numbers of processes are of; 0 if that is not known.
+const NAMESPACE: usize = 3;
+
 /// A slot whose process said that it is about to end: beside its number.
 const ENDED: u64 = 1 << 32;
+
+/// A slot whose new process has yet to wipe out what the one before it said: beside its number.
+const CLAIMED: u64 = 1 << 33;
 
 /// Words of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
-    /// The process's number, and perhaps [`ENDED`]; 0 if the slot was never used.
+    /// The process's number, and perhaps [`ENDED`] or [`CLAIMED`]; 0 if the slot was never used.
     Owner,
     /// What the process is asked for; its thread waits for the low half to change.
     Request,
@@ -119,7 +125,7 @@ impl<'p> Page<'p> {
         // Two processes may want the same one; who comes second looks for another.
         let taken = |(slot, owner): &(Slot<'p>, u64)| {
             let word = slot.word(Word::Owner);
-            let new = pid.into();
+            let new = u64::from(pid) | CLAIMED;
             word.compare_exchange(*owner, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
         let (slot, _) = own.into_iter().chain(unused).chain(over).chain(dead).find(taken)?;
@@ -134,6 +140,7 @@ impl<'p> Page<'p> {
         ] {
             slot.store(word, 0);
         }
+        slot.word(Word::Owner).store(pid.into(), Ordering::Release);
         Some(slot)
     }
 
@@ -160,6 +167,17 @@ impl<'p> Page<'p> {
     /// Whether they are to say nothing.
     pub fn is_quiet(self) -> bool {
         self.0[QUIET].load(Ordering::Relaxed) != 0
+    }
+
+    /// Writes down which PID namespace its maker is in, as /proc/self/ns/pid names it (pid_namespaces(7)).
+    pub fn set_namespace(self, number: u64) {
+        self.0[NAMESPACE].store(number, Ordering::Relaxed);
+    }
+
+    /// Whether a process in this PID namespace has a number that the page's maker knows.
+    pub fn is_of(self, namespace: u64) -> bool {
+        let own = self.0[NAMESPACE].load(Ordering::Relaxed);
+        own == 0 || namespace == 0 || own == namespace
     }
 
     /// The stage of the run, as its place in `Stage::ALL`.
@@ -224,9 +242,11 @@ impl<'p> Slot<'p> {
         self.word(Word::Owner).fetch_or(ENDED, Ordering::Release);
     }
 
-    /// The slot belongs to whoever wants it: its process is gone and could not say so.
-    pub fn bury(self) {
-        self.ended();
+    /// The slot belongs to whoever wants it: its process is gone and could not say so. Nothing, if another has it by now.
+    pub fn bury(self, pid: u32) {
+        let (old, new) = (u64::from(pid), u64::from(pid) | ENDED);
+        let owner = self.word(Word::Owner);
+        let _ = owner.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed);
     }
 
     /// The word that a request changes, whose low half the process waits for.
@@ -317,6 +337,9 @@ mod tests {
         assert!(!page.is_quiet());
         page.set_quiet();
         assert!(Page::open(&words).expect("begun").is_quiet());
+        assert!(page.is_of(5), "whose it is, is not known");
+        page.set_namespace(4);
+        assert!(page.is_of(4) && page.is_of(0) && !page.is_of(5));
     }
 
     #[test]
@@ -328,7 +351,10 @@ mod tests {
         }
         assert_eq!(page.heaps().count(), SLOTS);
         assert!(page.register(1000, |_| true).is_none(), "all are alive");
-        page.slot_of(9).expect("there").ended();
+        // Another has it by now.
+        page.slot_of(9).expect("there").bury(8);
+        assert_eq!(page.heaps().count(), SLOTS);
+        page.slot_of(9).expect("there").bury(9);
         assert_eq!(page.heaps().count(), SLOTS - 1);
         page.register(1000, |_| true).expect("the slot of 9");
         assert!(page.slot_of(9).is_none());

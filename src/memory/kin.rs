@@ -29,6 +29,8 @@ pub(super) struct Stat {
     pub(super) session: u32,
     pub(super) kind: Kind,
     pub(super) start: u64,
+    /// It runs no more, and waits for its parent to ask how it ended.
+    pub(super) ended: bool,
 }
 
 /// What has a number: a thread can be read by its own as a process can.
@@ -77,12 +79,13 @@ impl Stat {
         let name_end = text.iter().rposition(|byte| *byte == b')')?;
         let fields = std::str::from_utf8(&text[name_end + 1..]).ok()?;
         let mut fields = fields.trim_start().split(' ');
+        let ended = matches!(fields.next()?, "Z" | "X");
         let mut field = |skip| fields.nth(skip)?.parse::<u64>().ok();
-        let (parent, group) = (field(1)? as u32, field(0)? as u32);
+        let (parent, group) = (field(0)? as u32, field(0)? as u32);
         let (session, start) = (field(0)? as u32, field(15)?);
         // Field 38 is the signal that its parent gets at its end. A thread has none, which shows as -1.
         let kind = if fields.nth(15)? == "-1" { Kind::Thread } else { Kind::Process };
-        Some(Stat { parent, group, session, kind, start })
+        Some(Stat { parent, group, session, kind, start, ended })
     }
 }
 
@@ -97,8 +100,11 @@ mod tests {
         let text =
             b"7 (a) b\xff (c) S 3 5 6 34816 7 4194304 1 2 3 4 5 6 7 8 20 0 1 0 12345 4096 77 \
             1 2 3 4 5 6 7 8 9 10 11 12 13 17 1 0\n";
-        let stat = Stat { parent: 3, group: 5, session: 6, kind: Kind::Process, start: 12345 };
+        let kind = Kind::Process;
+        let stat = Stat { parent: 3, group: 5, session: 6, kind, start: 12345, ended: false };
         assert_eq!(Stat::parse(text), Some(stat));
+        let text = String::from_utf8_lossy(text).replace(") S ", ") Z ");
+        assert_eq!(Stat::parse(text.as_bytes()), Some(Stat { ended: true, ..stat }));
         assert_eq!(Stat::parse(b"7 (a"), None);
     }
 
@@ -123,7 +129,8 @@ mod tests {
         let (inside, outside) = (60, 70);
         let mut parents = HashMap::from([(INIT, false), (inside, false), (outside, true)]);
         let kind = Kind::Process;
-        let orphan = Stat { parent: outside, group: 100, session: 50, kind, start: 1001 };
+        let orphan =
+            Stat { parent: outside, group: 100, session: 50, kind, start: 1001, ended: false };
         let mut is_orphan = |stat: Stat| kin.is_orphan(&stat, &mut parents);
         assert!(is_orphan(orphan));
         assert!(is_orphan(Stat { parent: std::process::id(), ..orphan }));

@@ -40,7 +40,7 @@ pub struct Rlimit {
 }
 
 /// The names of resource limits, as `ulimit` and limits.conf(5) have them.
-const RESOURCES: [(&str, Resource); 14] = [
+const RESOURCES: [(&str, Resource); 16] = [
     ("as", Resource::RLIMIT_AS),
     ("core", Resource::RLIMIT_CORE),
     ("cpu", Resource::RLIMIT_CPU),
@@ -54,6 +54,8 @@ const RESOURCES: [(&str, Resource); 14] = [
     ("nproc", Resource::RLIMIT_NPROC),
     ("rss", Resource::RLIMIT_RSS),
     ("rtprio", Resource::RLIMIT_RTPRIO),
+    ("rttime", Resource::RLIMIT_RTTIME),
+    ("sigpending", Resource::RLIMIT_SIGPENDING),
     ("stack", Resource::RLIMIT_STACK),
 ];
 

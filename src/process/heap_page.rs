@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -46,7 +47,9 @@ impl HeapPage {
         // SAFETY: so many bytes are mapped for ever, aligned to a page, and cannot go away for the seals; all who share
         // them use atomic words.
         let words = unsafe { &*start.cast::<[AtomicU64; WORDS]>() };
-        Ok(HeapPage { file, page: Page::begin(words) })
+        let page = Page::begin(words);
+        page.set_namespace(pid_namespace());
+        Ok(HeapPage { file, page })
     }
 
     /// Where others find it while this process lives.
@@ -58,6 +61,11 @@ impl HeapPage {
     pub(crate) fn page(&self) -> Page<'static> {
         self.page
     }
+}
+
+/// The number of this process's PID namespace; 0 where /proc does not say.
+fn pid_namespace() -> u64 {
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino())
 }
 
 /// Asks a process for a collection.

@@ -31,18 +31,26 @@ pub(crate) struct Preload {
 /// If the preload was asked for and is not there, or there can be no page.
 pub(crate) fn prepare(wrap: &Wrap, verbosity: Verbosity) -> Result<Option<Preload>, Error> {
     let options = std::env::var_os(OPTIONS).unwrap_or_default();
-    let has_preload = contains(&options, NAME);
+    let has_preload = names_preload(&options);
     let max_old = match wrap.node {
         NodePreload::Given(max_old) => max_old,
         NodePreload::AsItIs if has_preload => None,
         NodePreload::AsItIs => return Ok(None),
     };
+    // Who has the preload by habit has asked this run for nothing.
+    let was_asked = wrap.node != NodePreload::AsItIs;
     if let Some(flag) = forbidding_flag(wrap, &options) {
-        let text = format!("--node: without effect, as {flag} would refuse what it loads");
-        notice::notice(verbosity, &text);
+        if was_asked {
+            let text = format!("--node: without effect, as {flag} would refuse what it loads");
+            notice::notice(verbosity, &text);
+        }
         return Ok(None);
     }
-    let page = HeapPage::new().map_err(|error| Error::os("make a page for Node's heaps", error))?;
+    let page = match HeapPage::new() {
+        Ok(page) => page,
+        Err(error) if was_asked => return Err(Error::os("make a page for Node's heaps", error)),
+        Err(_) => return Ok(None),
+    };
     if verbosity == Verbosity::Quiet {
         page.page().set_quiet();
     }
@@ -62,18 +70,48 @@ pub(crate) fn prepare(wrap: &Wrap, verbosity: Verbosity) -> Result<Option<Preloa
     Ok(Some(Preload { page, variables }))
 }
 
-/// A flag under which Node refuses to load an addon, or the preload itself, and would not start: in NODE_OPTIONS, or in
-/// front of the named command's script.
+/// A flag under which Node refuses to load an addon, or the preload itself, and would not start: in NODE_OPTIONS, or behind
+/// the name of Node in the command.
 fn forbidding_flag(wrap: &Wrap, options: &OsStr) -> Option<&'static str> {
     const FLAGS: [&str; 3] = ["--permission", "--experimental-permission", "--no-addons"];
-    let words = options.as_bytes().split(|byte| byte.is_ascii_whitespace());
-    let words = words.map(OsStr::from_bytes).chain(wrap.arguments.iter().map(OsString::as_os_str));
-    let mut words = words.collect::<Vec<_>>().into_iter();
-    words.find_map(|word| FLAGS.into_iter().find(|flag| word == *flag))
+    let is_node = |word: &OsStr| matches!(base_name(word.as_bytes()), b"node" | b"nodejs");
+    let command = [&wrap.program].into_iter().chain(&wrap.arguments).map(OsString::as_os_str);
+    let behind_node =
+        command.skip_while(|word| !is_node(word)).map(|word| word.as_bytes().to_vec());
+    let mut words = words(options).into_iter().chain(behind_node);
+    words.find_map(|word| FLAGS.into_iter().find(|flag| word == flag.as_bytes()))
 }
 
-fn contains(text: &OsStr, part: &str) -> bool {
-    text.as_bytes().windows(part.len()).any(|window| window == part.as_bytes())
+/// Whether one of the words names a file that is called as the preload is.
+fn names_preload(options: &OsStr) -> bool {
+    let file = |word: &Vec<u8>| {
+        let value = word.rsplit(|byte| *byte == b'=').next().unwrap_or_default();
+        base_name(value) == NAME.as_bytes()
+    };
+    words(options).iter().any(file)
+}
+
+fn base_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+/// The words of NODE_OPTIONS, without their quotes.
+fn words(options: &OsStr) -> Vec<Vec<u8>> {
+    let mut words = vec![Vec::new()];
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in options.as_bytes() {
+        match byte {
+            b'"' if !escaped => quoted = !quoted,
+            b'\\' if quoted && !escaped => {
+                escaped = true;
+                continue;
+            }
+            b' ' if !quoted => words.push(Vec::new()),
+            _ => words.last_mut().into_iter().for_each(|word| word.push(*byte)),
+        }
+        escaped = false;
+    }
+    words
 }
 
 fn find() -> Result<PathBuf, Error> {
@@ -87,10 +125,15 @@ fn find() -> Result<PathBuf, Error> {
     })
 }
 
-/// The option that loads a file, as NODE_OPTIONS wants it written.
+/// The option that loads a file, as NODE_OPTIONS wants it written. Only what needs quotes gets them: Node did not know any
+/// before its version 12.
 fn required(path: &Path) -> OsString {
+    let path = path.as_os_str().as_bytes();
+    if !path.iter().any(|byte| matches!(byte, b' ' | b'"' | b'\\')) {
+        return OsString::from_vec([b"--require ", path].concat());
+    }
     let mut words = b"--require \"".to_vec();
-    for byte in path.as_os_str().as_bytes() {
+    for byte in path {
         if matches!(byte, b'"' | b'\\') {
             words.push(b'\\');
         }
@@ -106,12 +149,20 @@ mod tests {
 
     #[test]
     fn a_path_is_quoted() {
-        assert_eq!(required(Path::new("/a b/\"c\"\\d")), r#"--require "/a b/\"c\"\\d""#);
+        let wanted = required(Path::new("/a b/\"c\"\\d"));
+        assert_eq!(wanted, r#"--require "/a b/\"c\"\\d""#);
+        assert_eq!(words(&wanted), [&b"--require"[..], b"/a b/\"c\"\\d"]);
+        assert_eq!(required(Path::new("/a/b")), "--require /a/b");
     }
 
     #[test]
     fn the_preload_is_recognized() {
-        assert!(contains(OsStr::new("-r /x/node/nproxy.js --x"), NAME));
-        assert!(!contains(OsStr::new("-r /x/nproxy"), NAME));
+        for options in ["-r /x/node/nproxy.js --x", "--require=nproxy.js", "-r \"/a b/nproxy.js\""]
+        {
+            assert!(names_preload(OsStr::new(options)), "{options}");
+        }
+        for options in ["", "-r /x/nproxy", "-r ./cdnproxy.js", "-r /x/nproxy.js/other"] {
+            assert!(!names_preload(OsStr::new(options)), "{options}");
+        }
     }
 }

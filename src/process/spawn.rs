@@ -79,10 +79,6 @@ pub(crate) fn start(
     group: ProcessGroup,
     confinement: Confinement,
 ) -> io::Result<Pid> {
-    for name in wrap.withheld {
-        // SAFETY: this process has one thread.
-        unsafe { std::env::remove_var(name) };
-    }
     let nproxy = match group {
         // This is the monitor.
         ProcessGroup::AtTerminal(..) => parent_id(),

@@ -29,6 +29,15 @@ extern "C" fn capture() {
     SIGXFSZ_IGNORED.store(is_ignored(libc::SIGXFSZ), Ordering::Relaxed);
 }
 
+/// Takes variables out of this process's environment, so that nothing that it starts inherits them: not the command, nor what a copy
+/// goes into. For the beginning, when there is one thread.
+pub(crate) fn withhold(names: &[&str]) {
+    for name in names {
+        // SAFETY: nobody else reads the environment meanwhile.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
 /// Whether this process ignores `signal`.
 pub(crate) fn is_ignored(signal: i32) -> bool {
     let mut old = MaybeUninit::<libc::sigaction>::uninit();

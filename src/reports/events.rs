@@ -141,8 +141,15 @@ impl Events {
 
     /// How many events have not been written and, when nobody writes any more, never will be.
     fn lost(&self) -> u64 {
-        let pending = if self.pending.is_empty() { 0 } else { self.pending_lines };
-        self.log.dropped() + pending + self.log.waiting()
+        // With the one that was written in part.
+        let pending = match &self.buffer {
+            Some(buffer) => {
+                let pending = &buffer.bytes()[self.pending.clone()];
+                pending.iter().filter(|byte| **byte == b'\n').count()
+            }
+            None => self.pending_lines as usize,
+        };
+        self.log.dropped() + pending as u64 + self.log.waiting()
     }
 
     /// Writes the last events, waiting for whoever reads them no longer than [`LAST_WRITE`]. Returns how many were

@@ -29,6 +29,18 @@ pub(crate) struct Figures {
     pub(crate) memory: Option<MemoryStatus>,
 }
 
+/// The most bytes of a copy's name in an answer, which has to fit into a socket: a command may be a whole script.
+const LONGEST_NAME: usize = 512;
+
+fn shortened(copy: &CopyReport) -> CopyReport {
+    let mut copy = copy.clone();
+    if copy.name.len() > LONGEST_NAME {
+        copy.name.truncate(copy.name.floor_char_boundary(LONGEST_NAME));
+        copy.name.push('…');
+    }
+    copy
+}
+
 impl Figures {
     /// As a session tells them of itself.
     pub(crate) fn status(&self) -> SessionStatus {
@@ -38,7 +50,7 @@ impl Figures {
             uptime_seconds: self.elapsed.as_secs_f64(),
             memory: self.memory.clone(),
             streams: self.streams.clone(),
-            copies: self.copies.clone(),
+            copies: self.copies.iter().map(shortened).collect(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! Everything here is told what happened and is handed plain [`Figures`]; nothing here sees the session.
 
 pub(crate) mod crash;
+pub(crate) mod ends;
 mod events;
 pub(crate) mod figures;
 pub(crate) mod memory_notices;
@@ -275,7 +276,9 @@ impl<'c> Reports<'c> {
 
     /// The command is gone: its memory weighs on nothing any more.
     pub(crate) fn command_ended(&mut self, now: Instant) {
-        self.stages.command_ended(now);
+        if let Some(GateChange(gate)) = self.stages.command_ended(now) {
+            self.event(now, &Event::Gate { gate, tried: None });
+        }
         self.recorder.limit(Level::Full);
     }
 
@@ -293,10 +296,11 @@ impl<'c> Reports<'c> {
         }
     }
 
-    /// The run is over: tells everybody who wanted to know.
+    /// The run is over: tells everybody who wanted to know. `exit` is how nproxy ends, `own` how the command has.
     pub(crate) fn conclude(
         &mut self,
         exit: Exit,
+        own: Exit,
         memory: MemoryEnd,
         relays: &[Relay],
         ring: &mut Ring,
@@ -304,7 +308,7 @@ impl<'c> Reports<'c> {
         if let Some(progress) = self.progress.take() {
             progress.finish(figures::read(relays, self.observe.progress.unit));
         }
-        let signal = match exit {
+        let signal = match own {
             Exit::Signal(signal) => Some(signal),
             Exit::Status(_) => None,
         };
@@ -313,7 +317,7 @@ impl<'c> Reports<'c> {
             notice::notice(self.verbosity, &format!("{name}: {lost} events were dropped"));
         }
         let figures = self.figures(relays, ring, Instant::now());
-        self.report_crash(exit, &memory, &figures);
+        self.report_crash(own, &memory, &figures);
         for copy in figures.copies.iter().filter(|copy| copy.lost_bytes > 0) {
             let text = format!("{}: {} bytes were not written there", copy.name, copy.lost_bytes);
             notice::notice(self.verbosity, &text);

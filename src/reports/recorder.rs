@@ -96,19 +96,30 @@ impl Recorder {
         relay: &Relay,
         now: Instant,
     ) -> Option<Delivery> {
-        if self.level == Level::Off || !relay.role().is_of_stream() {
+        if self.asked == Level::Off || !relay.role().is_of_stream() {
             return None;
         }
         let mut delivery = None;
         let at = now.saturating_duration_since(self.started);
         let stats = &mut self.streams[relay.stream() as usize];
         let after = relay.counters();
+        // The rate is asked for just when memory allows no more than that.
+        if relay.role().is_last() {
+            stats.rate.add(at, after.bytes - before.counters.bytes);
+        }
+        if self.level == Level::Off {
+            return None;
+        }
         if after.operations > before.counters.operations {
             let (size, method) = match before.operation {
                 Operation::Fill => (after.taken - before.counters.taken, Method::Brokered),
                 Operation::Write => (after.bytes - before.counters.bytes, Method::Buffered),
                 _ => (after.bytes - before.counters.bytes, Method::Spliced),
             };
+            if size == 0 {
+                // Thrown away: its reader has left.
+                return None;
+            }
             stats.transfer(at, size);
             self.history.push(Record::new(at, relay.stream(), size as u32, method));
             // Of the hops of a stream, one delivers: what is told of adds up to what has arrived.
@@ -116,9 +127,6 @@ impl Recorder {
             if self.level == Level::Full && delivers {
                 delivery = Some(Delivery { stream: relay.stream(), size: size as u32, method });
             }
-        }
-        if relay.role().is_last() {
-            stats.rate.add(at, after.bytes - before.counters.bytes);
         }
         let waited = now.saturating_duration_since(before.submitted);
         if waited >= WAITED {

@@ -133,8 +133,11 @@ impl Stages {
     }
 
     /// The command is gone, and its memory weighs on nothing any more.
-    pub(crate) fn command_ended(&mut self, now: Instant) {
+    pub(crate) fn command_ended(&mut self, now: Instant) -> Option<GateChange> {
         self.set_gate(Flow::Open, now);
+        let last = self.last.as_mut()?;
+        let before = std::mem::replace(&mut last.effects.flow, Flow::Open);
+        (gate_name(before) != gate_name(Flow::Open)).then(|| GateChange(gate_name(Flow::Open)))
     }
 }
 

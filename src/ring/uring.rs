@@ -47,7 +47,14 @@ pub(super) struct Uring {
     /// Transfers in place whose poll is over.
     due: Vec<u32>,
     held_up: HeldUp,
+    /// Operations that have been cancelled and are in flight all the same, and when the kernel was last asked.
+    cancelled: u32,
+    asked: Instant,
 }
+
+/// How long a cancelled operation may stay in flight before the kernel is asked once more. Between a wait that is over and its
+/// operation, which has not begun, it finds neither; and the operation may then wait for ever.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What is known of an operation whose chain is in flight.
 #[derive(Debug)]
@@ -59,6 +66,7 @@ struct State {
     /// A wait that failed by itself, which explains why the operation was never started.
     wait_error: Option<i32>,
     place: Place,
+    cancelled: bool,
 }
 
 /// Where an operation is carried out.
@@ -95,6 +103,8 @@ impl Uring {
             timer_limit: Box::default(),
             due: Vec::new(),
             held_up: HeldUp::new(workers),
+            cancelled: 0,
+            asked: Instant::now(),
         })
     }
 
@@ -219,6 +229,9 @@ impl Uring {
     fn cancel_slot(&mut self, slot: u32) -> io::Result<()> {
         let Some(found) = self.in_flight.get_mut(slot) else { return Ok(()) };
         let token = found.token;
+        if !std::mem::replace(&mut found.state.cancelled, true) {
+            (self.cancelled, self.asked) = (self.cancelled + 1, Instant::now());
+        }
         if found.state.place == Place::Loop {
             found.state.place = Place::LoopNoLonger;
         }
@@ -229,6 +242,20 @@ impl Uring {
             self.push(opcode::AsyncCancel::new(data).build().user_data(UserData::IGNORED));
         }
         Ok(())
+    }
+
+    /// Asks once more for what was cancelled some time ago and is still in flight. How long may be waited then.
+    fn cancel_again(&mut self, timeout: Option<Duration>) -> io::Result<Option<Duration>> {
+        if self.cancelled == 0 {
+            return Ok(timeout);
+        }
+        if self.asked.elapsed() >= ASK_AGAIN {
+            self.asked = Instant::now();
+            let left = self.in_flight.iter_mut().filter(|(_, found)| found.state.cancelled);
+            let left: Vec<u32> = left.map(|(slot, _)| slot).collect();
+            left.into_iter().try_for_each(|slot| self.cancel_slot(slot))?;
+        }
+        Ok(Some(timeout.map_or(ASK_AGAIN, |timeout| timeout.min(ASK_AGAIN))))
     }
 
     /// Makes sure that the next `count` entries go out in one submission: a link must not be torn.
@@ -271,6 +298,7 @@ impl Uring {
         let mut timer = std::mem::replace(&mut self.timer, Timer::new(timer::Kind::Many));
         let timeout = timer.limit(timeout, now, |end| self.set_timer(end));
         self.timer = timer;
+        let timeout = self.cancel_again(timeout)?;
         let wanted = usize::from(self.ring.0.completion().is_empty());
         let submitter = self.ring.0.submitter();
         let entered = match timeout {
@@ -313,6 +341,7 @@ impl Uring {
             if state.remaining > 0 {
                 continue;
             }
+            self.cancelled -= u32::from(state.cancelled);
             let outcome = match state.place {
                 Place::Loop if result >= 0 => {
                     self.due.push(data.slot);
@@ -328,7 +357,7 @@ impl Uring {
 
 impl State {
     fn new(remaining: u8, place: Place) -> State {
-        State { remaining, result: 0, wait_error: None, place }
+        State { remaining, result: 0, wait_error: None, place, cancelled: false }
     }
 }
 

@@ -263,7 +263,9 @@ impl<'c> Command<'c> {
     }
 
     /// Gives signals their usual effect back, and this one its effect now.
-    pub(crate) fn die_by(&self, signal: i32) {
+    pub(crate) fn die_by(&mut self, signal: i32) {
+        // Nothing is dropped any more.
+        self.memory.leave_group();
         self.signals.raise(signal);
     }
 

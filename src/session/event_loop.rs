@@ -9,7 +9,6 @@ use nix::sys::signal::Signal;
 use super::Session;
 use super::command::{Changes, Command};
 use super::job_control::is_hung_up;
-use super::linger::report_end;
 use crate::config::{Linger, TeeFailure, Transfer, Unit};
 use crate::copies::writer::Ending;
 use crate::error::Error;
@@ -22,13 +21,19 @@ use crate::process::procfs;
 use crate::process::signals::Arrival;
 use crate::process::silence::{Due, Output};
 use crate::relay::{End, Kind, Relay, Role, Stream};
-use crate::reports::{Before, figures};
+use crate::reports::{Before, ends, figures};
 use crate::ring::{Completion, Operation, Token};
 use crate::terminal::Terminal;
 use crate::units::{bytes, elapsed};
 
 /// What took longer than this in the midst of a turn was a stop.
 const STOPPED: Duration = Duration::from_millis(100);
+
+/// The same of a wait that has a limit. A busy machine wakes nobody in time.
+const OVERSLEPT: Duration = Duration::from_secs(1);
+
+/// How soon streams that others hold open are looked at again, however little silence is enough.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 impl Session<'_> {
     /// Runs until the command has ended and every stream from it.
@@ -64,10 +69,18 @@ impl Session<'_> {
             relay.on_time(&mut self.ring, now)?;
             relay.advance(&mut self.ring, now)?;
         }
-        if let Some(command) = &mut self.command {
-            command.stop_if_due(&self.relays, now);
+        if let Some(command) = &mut self.command
+            && command.stop_if_due(&self.relays, now)
+        {
+            self.ring.read_clock();
+            self.was_stopped();
         }
-        self.ring.wait(self.time_limit(now)?)?;
+        let before = self.ring.now();
+        let limit = self.time_limit(before)?;
+        self.ring.wait(limit)?;
+        if limit.is_some_and(|limit| self.ring.now() > before + limit + OVERSLEPT) {
+            self.was_stopped();
+        }
         while let Some(completion) = self.ring.next_completion() {
             self.dispatch(completion)?;
         }
@@ -128,6 +141,8 @@ impl Session<'_> {
         let output = match &self.command {
             Some(command) if command.child.stopped => Output::Stopped,
             Some(command) if !command.is_running() && !self.silence.is_over() => return Ok(()),
+            // What is on its way yet is its reader's affair.
+            None if self.relays.input_is_over() => Output::Waiting,
             _ => self.relays.output(),
         };
         match self.silence.update(output, now) {
@@ -262,10 +277,8 @@ impl Session<'_> {
         let before = self.ring.now();
         self.ring.read_clock();
         let now = self.ring.now();
-        if now > before + STOPPED && self.ending != Ending::NotYet {
-            // We were stopped meanwhile, and nobody could take anything.
-            self.relays.restart_silence(now);
-            self.writers.restart_patience(now);
+        if now > before + STOPPED {
+            self.was_stopped();
         }
         if ended {
             self.command_ended()?;
@@ -276,12 +289,23 @@ impl Session<'_> {
         }
     }
 
+    /// This process did not run for a while, and nobody could take anything or be heard.
+    fn was_stopped(&mut self) {
+        let now = self.ring.now();
+        self.silence.restart(now);
+        if self.ending != Ending::NotYet {
+            self.relays.restart_silence(now);
+        }
+        self.relays.restart_patience(now);
+        self.writers.restart_patience(now);
+    }
+
     /// A signal is meant for us: nothing more is taken, and what was taken goes on for a while.
     fn interrupt(&mut self, arrival: Arrival) -> io::Result<()> {
         let now = self.ring.now();
         let Arrival { signal, from_terminal, .. } = arrival;
         self.reports.event(now, &Event::Signal { signal, from_terminal });
-        match (self.interruption.begin(signal, now), &self.command) {
+        match (self.interruption.begin(signal, now), &mut self.command) {
             (Request::First, _) => {}
             (Request::Same, _) => return Ok(()),
             (Request::Again, Some(command)) => command.die_by(signal),
@@ -353,7 +377,7 @@ impl Session<'_> {
                 (End::Failed(_), _) => true,
                 _ => false,
             };
-            report_end(relay, end, self.verbosity);
+            ends::show(relay, end, self.verbosity);
             if relay.role() != Role::Copy {
                 self.relays.restart_patience(now);
                 self.writers.restart_patience(now);
@@ -395,7 +419,9 @@ impl Session<'_> {
             false => match command.wrap.linger {
                 Linger::EndOfFile => None,
                 Linger::Silence(_) if self.is_ending() => None,
-                Linger::Silence(limit) => self.relays.silent_since().map(|since| since + limit),
+                Linger::Silence(limit) => {
+                    self.relays.silent_since().map(|since| since + limit.max(LOOK_AGAIN))
+                }
             },
         });
         let stop = self.command.as_ref().and_then(Command::stop_deadline);

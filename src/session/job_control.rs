@@ -72,21 +72,21 @@ impl Command<'_> {
         self.child.proceed(placement);
     }
 
-    /// Stops this process once the child's last output is on the screen.
-    pub(crate) fn stop_if_due(&mut self, relays: &[Relay], now: Instant) {
-        let Some(terminal) = &mut self.terminal else { return };
-        let Some(stop) = terminal.stop else { return };
+    /// Stops this process once the child's last output is on the screen. Whether that was now.
+    pub(crate) fn stop_if_due(&mut self, relays: &[Relay], now: Instant) -> bool {
+        let Some(terminal) = &mut self.terminal else { return false };
+        let Some(stop) = terminal.stop else { return false };
         let mut outputs = relays.iter().filter(|relay| relay.stream() != Stream::Stdin);
         let quiet = outputs.all(|relay| {
             relay.role() == Role::Copy || relay.ended().is_some() || relay.is_silent()
         });
         if !quiet && now < stop.deadline {
-            return;
+            return false;
         }
         if self.signals.continue_is_pending() {
             // A stop would throw it away. It is for this stop, and about to be read.
             terminal.stop = None;
-            return;
+            return false;
         }
         // A key has reached all of our group by itself. Where the child has sent the signal, it would have.
         let had = self
@@ -102,6 +102,7 @@ impl Command<'_> {
             // The kernel did not stop us after all.
             self.resume();
         }
+        true
     }
 
     /// We were continued: so is the child, in the foreground if we have it.

@@ -1,22 +1,20 @@
 //! The relays of a run, and how streams end when nobody ends them: pipes that others hold open, copies that take
-//! no more. What the user is told of each end.
+//! no more. What the user is told of them is in `reports/ends.rs`.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::unistd::{Whence, lseek};
 
 use crate::config::Verbosity;
 use crate::copies::writer::{Ending, only_copies_are_left};
-use crate::error::Error;
 use crate::notice;
 use crate::process::procfs::{self, Held, Holder};
 use crate::process::silence::Output;
 use crate::relay::{End, Endpoint, Kind, Relay, Role, Stream};
-use crate::reports::Screen;
+use crate::reports::{Screen, ends};
 use crate::ring::{Operation, Ring};
 use crate::terminal::Terminal;
 
@@ -274,6 +272,15 @@ impl Relays {
         open.map(|(_, note)| note.silent_since).max()
     }
 
+    /// Whether nothing more comes to a filter.
+    pub(crate) fn input_is_over(&self) -> bool {
+        let mut first =
+            self.relays.iter().filter(|relay| is_output(relay) && relay.role().is_first());
+        first.all(|relay| {
+            relay.ended().is_some() || relay.source().is_none_or(Endpoint::is_readable)
+        })
+    }
+
     /// What has come from the command, or through a filter, so far.
     pub(crate) fn output(&self) -> Output {
         let first =
@@ -309,37 +316,7 @@ impl Relays {
             }
         }
         for (holder, names) in left {
-            let holds = match holder.as_ref().is_some_and(Holder::has_gone) {
-                true => "held",
-                false => "holds",
-            };
-            let holder = match holder {
-                Some(holder) => format!("pid {} ({})", holder.pid, holder.command),
-                None => "another process".to_owned(),
-            };
-            let names = names.join(" and ");
-            let text = format!(
-                "leave {names}: {holder} {holds} on to it (--linger=eof waits for the end)"
-            );
-            notice::notice(verbosity, &text);
-        }
-    }
-}
-
-/// What the user should know of how a relay ended. What was abandoned is named at the end of the run, together with
-/// other streams that the same process holds.
-pub(crate) fn report_end(relay: &Relay, end: &End, verbosity: Verbosity) {
-    match (end, relay.role()) {
-        (End::Failed(error), _) => notice::error(error),
-        // Why its thread takes no more, that says itself.
-        (End::ReaderLeft | End::Closed, Role::Copy) if relay.beyond().is_some() => {}
-        (End::ReaderLeft | End::Closed, Role::Copy) => {
-            let tried = format!("write to {}", relay.sink_name());
-            notice::error(&Error::os(tried, Errno::EPIPE));
-        }
-        (End::Abandoned, _) => {}
-        (End::Delivered | End::ReaderLeft | End::Closed | End::Stopped, _) => {
-            notice::event(verbosity, &format!("{}: {end}", relay.stream().name()));
+            ends::show_abandoned(holder.as_ref(), &names, verbosity);
         }
     }
 }

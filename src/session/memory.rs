@@ -408,6 +408,11 @@ impl<'c> MemoryWatch<'c> {
         }
     }
 
+    /// Removes the child's cgroup; whoever has outlived the child is under no limit of ours any more.
+    pub(crate) fn leave_group(&mut self) {
+        self.group = None;
+    }
+
     /// The books, for the report.
     fn report(&self) -> Option<MemoryReport> {
         let account = match &self.guard {

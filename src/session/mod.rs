@@ -52,6 +52,7 @@ use memory::MemoryWatch;
 /// shows in the exit.
 pub(crate) fn run(config: &Config) -> Result<Exit, Error> {
     signals::outlive_file_size_limit();
+    startup::withhold(config.withheld);
     match &config.job {
         Job::Filter => filter(config),
         Job::Wrap(wrap) => wrapped(config, wrap),
@@ -271,8 +272,6 @@ impl<'c> Session<'c> {
         if let Some(command) = &mut self.command {
             let by_itself = matches!(command.child.exit(), Some(Exit::Status(_)));
             command.terminal.iter_mut().for_each(|terminal| terminal.conclude(by_itself));
-        }
-        if let Some(command) = &mut self.command {
             command.terminal = None;
         }
     }
@@ -294,7 +293,10 @@ impl<'c> Session<'c> {
             Some(command) => command.memory.end(exit),
             None => MemoryEnd::default(),
         };
-        self.reports.conclude(exit, memory, &self.relays, &mut self.ring);
+        // A signal may have ended us after the command.
+        let own = self.command.as_ref().and_then(|command| command.child.exit());
+        let own = own.filter(|_| !self.silence.is_over()).unwrap_or(exit);
+        self.reports.conclude(exit, own, memory, &self.relays, &mut self.ring);
     }
 }
 

@@ -254,7 +254,8 @@ impl Terminal {
 
     /// When [`Terminal::turn`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.keys.as_ref()?.deadline().filter(|_| self.follower.is_some() && self.stop.is_none())
+        let typed = self.leader.is_some() && self.follower.is_some() && self.stop.is_none();
+        self.keys.as_ref()?.deadline().filter(|_| typed)
     }
 
     /// The leader has told of something (TIOCPKT), and all that was read before has been passed on; `taken` says how much

@@ -119,6 +119,26 @@ fn the_last_of_a_flag_counts() {
     assert_eq!(run.finish().expect_code(0).stats()["engine"], "epoll");
 }
 
+/// A variable that somebody has by habit, or has got wrong, keeps nobody from asking.
+#[test]
+fn help_and_reports_do_not_depend_on_variables() {
+    let run = |words: &str, variable: &str, value: &str| {
+        Launch::program(nproxy_path()).words(words).env(variable, value).finish()
+    };
+    for words in ["--help", "-q -h", "--version"] {
+        run(words, "NPROXY_TICK_MS", "x").expect_code(0).expect_silent();
+    }
+    run("true", "NPROXY_TICK_MS", "x").expect_code(125).expect_one_line(&["NPROXY_TICK_MS"]);
+    // What other tools know too is nothing to a run that does not ask for it.
+    run("true", "NODE_OPT_MAX_OLD", "4g").expect_code(0).expect_silent();
+    run("--node true", "NODE_OPT_MAX_OLD", "4g")
+        .expect_code(125)
+        .expect_one_line(&["NODE_OPT_MAX_OLD", "MiB"]);
+    let told = run("-vv true", "NPROXY_QUIET", "1").expect_code(0).stderr.text();
+    assert!(told.contains("true on "), "{told}");
+    run("-v -q true", "NPROXY_QUIET", "0").expect_code(0).expect_silent();
+}
+
 #[test]
 fn the_flag_wins_over_the_environment() {
     let stats = |variable: &str, flags: &str| {
@@ -141,6 +161,7 @@ on_both_engines![
     statistics,
     descriptors_of_the_child,
     dispositions_of_the_child,
+    nobody_inherits_what_was_meant_for_this_run,
     stdin_modes,
     child_that_leaves_its_stdin,
     pipe_size,
@@ -166,6 +187,31 @@ fn statistics(engine: Engine) {
         .expect(text.stderr.text().contains('5'), "a report for people");
     let both = Launch::nproxy(engine).words("--stats=text printf hello").finish();
     both.expect_code(0).expect(both.stderr.text().contains("stdout"), "a report for people");
+}
+
+/// Neither the command nor what a copy goes into, around a command as in a pipeline. An nproxy in there would empty the log or
+/// start itself for ever.
+fn nobody_inherits_what_was_meant_for_this_run(engine: Engine) {
+    for (flags, command) in [("", "sh -c env"), ("--pty=always", "sh -c env"), ("", "")] {
+        let directory = tempfile::tempdir().expect("directory");
+        let run = Launch::nproxy(engine)
+            .words(flags)
+            .args(["--tee", "|env > got; cat > copy"])
+            .words(command)
+            .env("NPROXY_TEE", "log")
+            .env("NPROXY_TEXT", "strip-ansi")
+            .env("NPROXY_LINGER", "100ms")
+            .directory(directory.path())
+            .stdin(std::process::Stdio::null())
+            .finish();
+        run.expect_code(0);
+        let got = std::fs::read_to_string(directory.path().join("got")).expect("got");
+        for text in [got, run.stdout.text()] {
+            assert!(!text.contains("NPROXY_TEE=") && !text.contains("NPROXY_TEXT="), "{text}");
+        }
+        let habit = std::fs::read_to_string(directory.path().join("got")).expect("got");
+        assert!(habit.contains("NPROXY_LINGER=100ms"), "{habit}");
+    }
 }
 
 /// The child has what the bare run has, plus nothing: pipes for 1 and 2, and whatever we were given ourselves.

@@ -229,7 +229,7 @@ fn leg_of_a_pipe_that_outlives_the_command(engine: Engine) {
     // And with eof it is waited for.
     let run = Launch::nproxy(engine)
         .words("--linger=eof --tee log")
-        .args(["sh", "-c", "(sleep 0.5; echo late) & echo hi"])
+        .args(["sh", "-c", "echo hi; (sleep 0.5; echo late) &"])
         .directory(directory.path())
         .finish();
     run.expect_code(0).expect_silent().expect_output("hi\nlate\n");

@@ -266,9 +266,9 @@ fn what_node_options_held_is_kept() {
         .env("NODE_OPT_MAX_OLD", "300")
         .finish();
     let text = run.expect_code(0).stdout.text();
-    let (before, after) = text.trim_end().split_once(" --require \"").expect("a --require");
+    let (before, after) = text.trim_end().split_once(" --require ").expect("a --require");
     assert_eq!(before, "--no-warnings");
-    assert!(after.ends_with("/nproxy.js\" --max-old-space-size=300"), "{after}");
+    assert!(after.trim_matches('"').ends_with("nproxy.js --max-old-space-size=300"), "{after}");
     let limit = nproxy_node(Engine::Epoll)
         .args(["node", "-p", "require('v8').getHeapStatistics().heap_size_limit / 2 ** 20 < 800"])
         .env("NODE_OPT_MAX_OLD", "300")

@@ -8,6 +8,9 @@ const GROWTH_PART: f64 = 64.0;
 /// How far back growth and output are remembered, in seconds: their weight falls to 1/e in this time.
 const MEMORY_OF_FLOW: f64 = 0.5;
 
+/// In less than so many seconds a burst is no speed.
+const SHORT_SPAN: f64 = 0.2;
+
 /// How far back it is remembered what came with output, in seconds. What a try has to bring down has to have come so.
 const MEMORY_OF_GROWTH: f64 = 10.0;
 const CAME_PART: f64 = 16.0;
@@ -21,6 +24,8 @@ pub(super) struct FlowMeter {
     grown: f64,
     /// The same growth over a longer time, and without what went.
     came: f64,
+    /// The fastest growth of that longer time, in bytes per second.
+    fastest: f64,
 }
 
 impl FlowMeter {
@@ -38,11 +43,13 @@ impl FlowMeter {
             self.grown += grown;
             self.came += grown.max(0.0);
         }
+        self.fastest = (self.fastest * (-step / MEMORY_OF_GROWTH).exp())
+            .max(self.grown.max(0.0) / self.span.max(SHORT_SPAN));
     }
 
     /// Nothing is known any more of the last moments: the gate has changed how output flows.
     pub(super) fn begin_anew(&mut self) {
-        *self = FlowMeter { came: self.came, ..FlowMeter::default() };
+        *self = FlowMeter { came: self.came, fastest: self.fastest, ..FlowMeter::default() };
     }
 
     /// Whether more comes than a closed gate would admit.
@@ -69,5 +76,11 @@ impl FlowMeter {
     /// Bytes per second that memory grows by.
     pub(super) fn growth(&self) -> f64 {
         self.grown.max(0.0) / self.span.max(1e-3)
+    }
+
+    /// The most bytes per second that it has lately grown by. Where as much goes as comes, memory stands still, and grows
+    /// as fast as ever once it has been held back.
+    pub(super) fn fastest(&self) -> f64 {
+        self.fastest
     }
 }

@@ -29,6 +29,12 @@ const AFTER_FALL: Duration = Duration::from_secs(1);
 /// The longest that one try lasts, however well it goes.
 const TRY_MOST: Duration = Duration::from_secs(3);
 
+/// A child that writes by the clock owes after a try what it would have written meanwhile, and if the try was in vain the
+/// memory of that comes at once. So where there is a limit a try lasts no longer than until that would be one part in so
+/// many of what is left before it; and where that is less than [`SHORTEST`], nothing is tried.
+const OWED_OF_ROOM: f64 = 2.0;
+const SHORTEST: Duration = Duration::from_millis(300);
+
 /// What tries that brought nothing may cost altogether, and the share of the time that they may cost if that is more:
 /// one part in so many.
 const FREE: Duration = TRY_MOST;
@@ -178,6 +184,8 @@ struct Attempt {
     /// Time in which bytes waited, in all and since memory last fell.
     held: Duration,
     unchanged: Duration,
+    /// How long it may last.
+    longest: Duration,
     /// Memory after the last fall.
     level: u64,
     /// What memory grew by for each byte of output, before; and the output when `base` was taken.
@@ -268,7 +276,8 @@ impl Gate {
             && self.flowed >= FIRST_FLOW
             && self.flow.is_flowing()
             && self.flow.grows(now.resident)
-            && now.resident > self.natural + self.natural / FALL_PART;
+            && now.resident > self.natural + self.natural / FALL_PART
+            && self.longest(now) >= SHORTEST;
         if !may {
             return None;
         }
@@ -312,14 +321,14 @@ impl Gate {
             self.control_after = self.control_after.max(1).saturating_mul(2);
             self.unconfirmed = Duration::ZERO;
         }
+        let may_try = terms.position == Position::Critical && self.longest(now) >= SHORTEST;
         if grew || terms.position == Position::Above {
             self.state = State::Open;
-            return (terms.position == Position::Critical).then(|| self.close(now));
+            return may_try.then(|| self.close(now));
         }
         // It might have fallen in time, or not. That confirms nothing, but to stop it is worth what there is to spend.
         let late = terms.room(now) as f64 <= self.flow.growth() * CONTROL_NOTICE;
-        let critical = terms.position == Position::Critical;
-        if critical && late && self.affords(self.doubtful(), now.at) {
+        if may_try && late && self.affords(self.doubtful(), now.at) {
             self.state = State::Open;
             return Some(self.close(now));
         }
@@ -332,6 +341,13 @@ impl Gate {
             self.state = State::Open;
         }
         None
+    }
+
+    /// How long a try may last.
+    fn longest(&self, now: Sample) -> Duration {
+        let Some(room) = now.room else { return TRY_MOST };
+        let seconds = room.left as f64 / OWED_OF_ROOM / self.flow.fastest().max(1.0);
+        Duration::from_secs_f64(seconds.min(TRY_MOST.as_secs_f64()))
     }
 
     /// Whether memory may grow on for a while as it does, and by what a control takes.
@@ -348,6 +364,7 @@ impl Gate {
             base: None,
             held: Duration::ZERO,
             unchanged: Duration::ZERO,
+            longest: self.longest(now),
             level: now.resident,
             ratio: self.flow.ratio(),
             output: now.output,
@@ -422,7 +439,7 @@ impl Attempt {
         if self.base.is_some_and(|base| now.resident > base + self.tolerated(base, now, terms)) {
             return Some(Outcome::Grew);
         }
-        if self.held >= TRY_MOST {
+        if self.held >= self.longest {
             return Some(if self.fell { Outcome::Helped } else { Outcome::NoFall });
         }
         // A pipe that never fills in all that time is no reason to wait longer.

@@ -181,6 +181,11 @@ struct World {
 }
 
 fn run(world: World, child: &Child, gate: GateMode) -> Run {
+    run_within(None, world, child, gate)
+}
+
+/// The same in a group with a limit, where there is one.
+fn run_within(limit: Option<u64>, world: World, child: &Child, gate: GateMode) -> Run {
     let named = Named([None, None, Some(world.critical), Some(world.emergency)]);
     let thresholds = Thresholds::new(named, world.emergency * 5 / 4).expect("in order");
     let settings = Settings { gate, degrade: Degrade::Auto, fastest: FASTEST };
@@ -221,7 +226,8 @@ fn run(world: World, child: &Child, gate: GateMode) -> Run {
                 _ => Source::Waiting,
             };
             let at = Duration::from_millis(now);
-            let room = None;
+            let room =
+                limit.map(|limit| Room { left: limit.saturating_sub(child.memory()), limit });
             let sample = Sample { at, resident: child.memory(), source, output, room };
             match policy.sample(sample).gate {
                 Some(GateChange::Closed) => run.tries += 1,
@@ -371,6 +377,27 @@ proptest! {
         let pipe = PIPE * percent / 100;
         let limit = off.peak.max(world.emergency) * 6 / 5 + speed * percent + pipe;
         prop_assert!(auto.peak <= limit, "{auto:?} beside {off:?}, {limit}");
+        prop_assert!(auto.millis <= longest_in_vain(off) + auto.helped, "{auto:?} beside {off:?}");
+    }
+
+    /// And after a try in vain, which nothing limits, it finds room for what it owes: one that lives without the gate, with
+    /// a sixth of its limit to spare, lives with it.
+    #[test]
+    fn a_child_that_lives_without_the_gate_lives_with_it(
+        (speed, percent, after, seconds) in (1u64..50, 50u64..1000, 100u64..60_000, 3u64..60),
+        share in 40u64..84,
+    ) {
+        let speed = speed * 20 * KIB;
+        let habit = Habit::OnSchedule { percent, after };
+        let child = Child::new(MIB, [Phase { habit, speed, bytes: speed * seconds * 1000 }]);
+        let far = World { reader: 1 << 30, critical: 1 << 50, emergency: 1 << 51 };
+        let off = run(far, &child, GateMode::Off);
+        let limit = off.peak * 100 / share;
+        let world = World { critical: limit / 10 * 7, emergency: limit / 10 * 8, ..far };
+        let auto = run_within(Some(limit), world, &child, GateMode::Auto);
+        // What the pipe takes at once, and what comes between two samples.
+        let coarse = PIPE * percent / 100 + speed * percent / 100 * 70;
+        prop_assert!(auto.peak <= limit + coarse, "{auto:?} beside {off:?}, {limit}");
         prop_assert!(auto.millis <= longest_in_vain(off) + auto.helped, "{auto:?} beside {off:?}");
     }
 
