@@ -30,6 +30,12 @@ impl Given {
     }
 }
 
+/// Where a flag stands on the command line, if it does; the last time.
+pub(super) fn place(matches: &ArgMatches, flag: &str) -> Option<usize> {
+    let is_given = matches.value_source(flag) == Some(ValueSource::CommandLine);
+    is_given.then(|| matches.indices_of(flag)?.next_back()).flatten()
+}
+
 /// `--stats json`, where `--stats=json` was meant: a value that would be taken for the command. A command
 /// of that name can be run behind `--`.
 pub(super) fn separated_value(

@@ -80,14 +80,14 @@ pub struct Cli {
     pub engine: EngineFlags,
 
     /// Print only errors on stderr, no notices
-    #[arg(short, long, help_heading = GENERAL, value_parser = FalseyValueParser::new(), overrides_with = "verbose", env = "NPROXY_QUIET")]
+    #[arg(short, long, help_heading = GENERAL, value_parser = FalseyValueParser::new(), env = "NPROXY_QUIET")]
     pub quiet: bool,
 
     /// Explain on stderr what is decided; twice for more
     ///
     /// -v names decisions that are not the usual ones, such as epoll in place of io_uring; -vv names the engine and the
     /// thresholds at the start, and events. NPROXY_DEBUG=1 is the same as -vv.
-    #[arg(short, long, help_heading = GENERAL, action = ArgAction::Count, overrides_with = "quiet")]
+    #[arg(short, long, help_heading = GENERAL, action = ArgAction::Count)]
     pub verbose: u8,
 
     /// The same as -vv
@@ -189,8 +189,14 @@ impl Cli {
             return Err(Request::Refuse(mistake));
         }
         cli.given = Given::new(&definition, &matches);
-        // The option wins over the variable of another that it overrides, too.
-        cli.quiet &= cli.verbose == 0 || cli.given.contains("quiet");
+        // The last of the two counts, and either of them more than a variable.
+        match (given::place(&matches, "quiet"), given::place(&matches, "verbose")) {
+            (quiet, Some(verbose)) if quiet.is_none_or(|quiet| quiet < verbose) => {
+                cli.quiet = false
+            }
+            (Some(_), _) => cli.verbose = 0,
+            _ => {}
+        }
         Ok(cli)
     }
 
