@@ -6,11 +6,14 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use nix::poll::PollFlags;
+use nix::sys::stat::fstat;
+
 use super::epoll::{State, attempt};
-use super::op::{Action, Completion, Op, Operation, Outcome, Token};
+use super::op::{Action, Completion, Fd, Op, Operation, Outcome, Token};
 use super::slots::Slot;
 use super::sync::{self, Run};
-use super::transfer::Attempt;
+use super::transfer::{Attempt, ready};
 use super::{Driver, Engine, Ring};
 
 /// What becomes of an operation in flight.
@@ -66,7 +69,9 @@ impl Scripted {
                     completed.push_back(done);
                     return true;
                 }
-                match attempt(&mut entry.slot) {
+                // A worker of io_uring would wait there; the test would wait for itself.
+                let full = full_socket(&entry.slot.op.action);
+                match full.map_or_else(|| attempt(&mut entry.slot), blocked_on) {
                     Attempt::Ended(outcome) => outcome,
                     Attempt::BlockedOn(..) if entry.cancelled => Outcome::Cancelled,
                     Attempt::BlockedOn(..) => return false,
@@ -77,6 +82,18 @@ impl Scripted {
         completed.push_back(Completion { token, outcome, buffer: op.into_buffer(), submitted });
         true
     }
+}
+
+/// The socket that a splice would wait for, if it blocks: SPLICE_F_NONBLOCK is about the pipe only.
+fn full_socket(action: &Action) -> Option<Fd> {
+    let Action::Splice { to, .. } = action else { return None };
+    let is_socket = fstat(to).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK);
+    let is_full = || ready(to, PollFlags::POLLOUT).is_ok_and(|found| found.is_empty());
+    (is_socket && is_full()).then(|| to.clone())
+}
+
+fn blocked_on(socket: Fd) -> Attempt {
+    Attempt::BlockedOn(socket, PollFlags::POLLOUT)
 }
 
 fn is_of_a_file(action: &Action) -> bool {
