@@ -33,7 +33,7 @@ const STOPPED: Duration = Duration::from_millis(100);
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
 /// How soon streams that others hold open are looked at again, however little silence is enough.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Session<'_> {
     /// Runs until the command has ended and every stream from it.

@@ -17,6 +17,9 @@ on_both_engines![
     busy_command_is_left_alone,
     slow_reader_is_no_silence,
     stopped_command_is_not_silent,
+    stopped_filter_is_not_silent,
+    slow_reader_behind_the_end_is_no_silence,
+    no_patience_is_no_haste,
     silent_filter_ends,
     silent_filter_lets_go_what_it_holds,
     silent_filter_ends_without_its_reader,
@@ -82,14 +85,15 @@ fn slow_reader_is_no_silence(engine: Engine) {
 /// The time of a stop does not count, whether nproxy is continued and continues the command, or both are, as by `fg`.
 fn stopped_command_is_not_silent(engine: Engine) {
     std::thread::scope(|scope| {
-        scope.spawn(|| stopped_for_five_seconds(engine, false));
-        stopped_for_five_seconds(engine, true);
+        scope.spawn(|| stopped_for_five_seconds(engine, "--pty=never", false));
+        scope.spawn(|| stopped_for_five_seconds(engine, "--pty=always", false));
+        stopped_for_five_seconds(engine, "--pty=never", true);
     });
 }
 
-fn stopped_for_five_seconds(engine: Engine, together: bool) {
+fn stopped_for_five_seconds(engine: Engine, pty: &str, together: bool) {
     let run = Launch::nproxy(engine)
-        .args(["--idle-timeout=4s", "sh", "-c", "echo ready; sleep 2; echo done"])
+        .args([pty, "--idle-timeout=4s", "sh", "-c", "echo ready; sleep 2; echo done"])
         .start();
     run.stdout.as_ref().expect("its output").wait_for("ready\n", 1);
     let child = Pid::from_raw(run.process("sh -c"));
@@ -101,6 +105,45 @@ fn stopped_for_five_seconds(engine: Engine, together: bool) {
     }
     run.signal(Signal::SIGCONT);
     run.finish().expect_code(0).expect_output("ready\ndone\n");
+}
+
+/// The time of its own stop does not count for a filter either.
+fn stopped_filter_is_not_silent(engine: Engine) {
+    let (source, writer) = std::io::pipe().expect("a pipe");
+    std::io::Write::write_all(&mut &writer, b"begun\n").expect("write");
+    let run = Launch::nproxy(engine).args(["--idle-timeout=3s"]).stdin(source).start();
+    run.stdout.as_ref().expect("its output").wait_for("begun\n", 1);
+    run.signal(Signal::SIGSTOP);
+    proc::until("it to be stopped", || (proc::state(run.pid()) == 'T').then_some(()));
+    std::thread::sleep(Duration::from_secs(5));
+    run.signal(Signal::SIGCONT);
+    std::thread::sleep(Duration::from_secs(1));
+    std::io::Write::write_all(&mut &writer, b"done\n").expect("write");
+    drop(writer);
+    run.finish().expect_code(0).expect_output("begun\ndone\n").expect_silent();
+}
+
+/// What came to an end in order is on its way, and its reader's affair.
+fn slow_reader_behind_the_end_is_no_silence(engine: Engine) {
+    let script = "set -o pipefail; head -c 100000 /dev/zero | \
+        nproxy --pipe-size=keep --text=strip-ansi --idle-timeout=300ms | { sleep 2; wc -c; }";
+    let run = Launch::shell(engine, script).finish();
+    run.expect_code(0).expect_output("100000\n").expect_silent();
+}
+
+/// Who waits for nobody's silence does not look for it all the time.
+fn no_patience_is_no_haste(engine: Engine) {
+    let (reader, sink) = std::io::pipe().expect("a pipe");
+    let flags = ["--linger=0s", "--monitor=off", "head", "-c", "1500000", "/dev/zero"];
+    let run = Launch::nproxy(engine).args(flags).stdout(sink).start();
+    proc::until("the command to be over", || proc::children(run.pid()).is_empty().then_some(()));
+    let before = proc::cpu_time(run.pid());
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = proc::cpu_time(run.pid()) - before;
+    assert!(spent < Duration::from_millis(400), "{spent:?} in a second of waiting");
+    let read = std::thread::spawn(move || std::io::copy(&mut &reader, &mut std::io::sink()));
+    run.finish().expect_code(0);
+    assert_eq!(read.join().expect("joined").expect("read"), 1_500_000);
 }
 
 fn silent_filter_ends(engine: Engine) {

@@ -4,15 +4,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::schema::all_fit;
 use crate::harness::{Engine, Launch, on_both_engines};
+use crate::proc;
 
 on_both_engines!(
     faults_and_kills_leave_a_report,
     a_death_that_was_asked_for_leaves_none,
+    who_ends_nproxy_afterwards_hides_nothing,
     a_directory_that_cannot_be_used_is_told,
 );
 
@@ -50,6 +53,30 @@ fn faults_and_kills_leave_a_report(engine: Engine) {
         assert_eq!(report["history"][0]["bytes"].as_u64().map(|bytes| bytes > 0), Some(true));
         assert!(report["usage"]["peak_resident_bytes"].as_u64().unwrap() > 100_000);
     }
+}
+
+/// The command has died of a fault, and nproxy, which waits for what it left, of a signal.
+fn who_ends_nproxy_afterwards_hides_nothing(engine: Engine) {
+    let directory = tempfile::tempdir().unwrap();
+    let events = directory.path().join("events");
+    let script = "ulimit -c 0; sleep 600 & kill -SEGV $$";
+    let run = Launch::nproxy(engine)
+        .arg("--crash-dump")
+        .arg(directory.path().join("crashes"))
+        .arg("--events")
+        .arg(&events)
+        .args(["--linger=eof", "sh", "-c", script])
+        .start();
+    let left = run.process("sleep 600");
+    proc::until("the command to be over", || proc::children(run.pid()).is_empty().then_some(()));
+    run.signal(Signal::SIGTERM);
+    let ended = run.finish();
+    kill(Pid::from_raw(left), Signal::SIGKILL).unwrap();
+    ended.expect_signal(Signal::SIGTERM);
+    assert_eq!(reports(&directory.path().join("crashes")).len(), 1);
+    let text = fs::read_to_string(&events).unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["event"], &last["signal"]), (&"exit".into(), &11.into()), "{last}");
 }
 
 fn a_death_that_was_asked_for_leaves_none(engine: Engine) {
