@@ -129,7 +129,8 @@ pub struct Guard {
     /// Mean cost of a sample.
     cost: Duration,
     last: u64,
-    room: Option<Room>,
+    /// The room when it was last looked at, and what was in use then.
+    room: Option<(Room, u64)>,
     account: Account,
 }
 
@@ -168,12 +169,12 @@ impl Guard {
     pub fn sample(&mut self, output: Output, now: Instant) -> Changes {
         let began = processor_time();
         let resident = self.counted(now);
+        self.last = resident;
         self.read_room(now);
         let at = self.elapsed(now);
         let Output { source, bytes: output } = output;
-        let room = self.room;
+        let room = self.room();
         let changes = self.policy.sample(Sample { at, resident, source, output, room });
-        self.last = resident;
         let account = &mut self.account;
         account.peak = account.peak.max(resident);
         account.highest = account.highest.max(Some(self.policy.stage()));
@@ -233,7 +234,7 @@ impl Guard {
         self.next_room = now + if near { APART } else { ROOM_SELDOM };
         let pid = self.sampler.largest().unwrap_or(self.pid);
         let Ok(found) = self.rooms.read(pid) else { return };
-        self.room = found.map(|(room, _)| room);
+        self.room = found.map(|(room, _)| (room, self.last));
         let limit = found.map_or(u64::MAX, |(_, limit)| limit);
         let ceiling = limit.min(self.bounds.ceiling);
         if ceiling <= self.ceiling {
@@ -254,9 +255,10 @@ impl Guard {
         now.saturating_duration_since(self.started)
     }
 
-    /// What was left of the tightest limit when that was last looked at.
+    /// What is left of the tightest limit: what was when that was last looked at, less what has come to be in use since.
     pub fn room(&self) -> Option<Room> {
-        self.room
+        let (room, at) = self.room?;
+        Some(Room { left: room.left.saturating_sub(self.last.saturating_sub(at)), ..room })
     }
 
     /// The kernel reported stalls: looks at once, and lets them count.

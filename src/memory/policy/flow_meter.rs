@@ -11,6 +11,9 @@ const MEMORY_OF_FLOW: f64 = 0.5;
 /// In less than so many seconds a burst is no speed.
 const SHORT_SPAN: f64 = 0.2;
 
+/// Less output than so many bytes says nothing of what comes with it.
+const ENOUGH_OUTPUT: f64 = 1048576.0;
+
 /// How far back it is remembered what came with output, in seconds. What a try has to bring down has to have come so.
 const MEMORY_OF_GROWTH: f64 = 10.0;
 const CAME_PART: f64 = 16.0;
@@ -24,8 +27,11 @@ pub(super) struct FlowMeter {
     grown: f64,
     /// The same growth over a longer time, and without what went.
     came: f64,
-    /// The fastest growth of that longer time, in bytes per second.
+    /// Of that longer time, the fastest growth and the fastest output, in bytes per second, and the most that memory grew by
+    /// for each byte of output.
     fastest: f64,
+    fastest_output: f64,
+    most_for_a_byte: f64,
 }
 
 impl FlowMeter {
@@ -43,13 +49,17 @@ impl FlowMeter {
             self.grown += grown;
             self.came += grown.max(0.0);
         }
-        self.fastest = (self.fastest * (-step / MEMORY_OF_GROWTH).exp())
-            .max(self.grown.max(0.0) / self.span.max(SHORT_SPAN));
+        let kept = (-step / MEMORY_OF_GROWTH).exp();
+        let span = self.span.max(SHORT_SPAN);
+        self.fastest = (self.fastest * kept).max(self.grown.max(0.0) / span);
+        self.fastest_output = (self.fastest_output * kept).max(self.output / span);
+        let for_a_byte = if self.output > ENOUGH_OUTPUT { self.ratio() } else { 0.0 };
+        self.most_for_a_byte = (self.most_for_a_byte * kept).max(for_a_byte);
     }
 
     /// Nothing is known any more of the last moments: the gate has changed how output flows.
     pub(super) fn begin_anew(&mut self) {
-        *self = FlowMeter { came: self.came, fastest: self.fastest, ..FlowMeter::default() };
+        *self = FlowMeter { span: 0.0, output: 0.0, grown: 0.0, ..self.clone() };
     }
 
     /// Whether more comes than a closed gate would admit.
@@ -78,9 +88,9 @@ impl FlowMeter {
         self.grown.max(0.0) / self.span.max(1e-3)
     }
 
-    /// The most bytes per second that it has lately grown by. Where as much goes as comes, memory stands still, and grows
-    /// as fast as ever once it has been held back.
+    /// The most bytes per second that it may grow by, from what was lately seen. Where as much goes as comes, memory stands
+    /// still, and grows as fast as ever once it has been held back.
     pub(super) fn fastest(&self) -> f64 {
-        self.fastest
+        self.fastest.max(self.fastest_output * self.most_for_a_byte)
     }
 }
