@@ -121,7 +121,8 @@ impl Process {
         }
         // What exit handlers still do with the heap goes nowhere: the slot may be another process's.
         self.heap.iter().for_each(|heap| heap.forget_slot());
-        self.slot.ended();
+        // This runs twice, and by then the slot may be another's.
+        self.slot.bury(std::process::id());
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) fn not_text(definition: &Command, words: &[OsString]) -> Option<Strin
     };
     let mut before = None;
     for word in words.iter().skip(1).take_while(|word| *word != "--") {
-        if word.to_str().is_none() {
+        if word.to_str().is_none() && name(word).or(before.clone()).is_some() {
             return name(word).or(before);
         }
         before = name(word);

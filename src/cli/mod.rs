@@ -190,11 +190,12 @@ impl Cli {
         }
         cli.given = Given::new(&definition, &matches);
         // The last of the two counts, and either of them more than a variable.
-        match (given::place(&matches, "quiet"), given::place(&matches, "verbose")) {
+        let verbose = given::place(&matches, "verbose").max(given::place(&matches, "debug"));
+        match (given::place(&matches, "quiet"), verbose) {
             (quiet, Some(verbose)) if quiet.is_none_or(|quiet| quiet < verbose) => {
                 cli.quiet = false
             }
-            (Some(_), _) => cli.verbose = 0,
+            (Some(_), _) => (cli.verbose, cli.debug) = (0, false),
             _ => {}
         }
         Ok(cli)
@@ -240,13 +241,14 @@ impl Cli {
 
 /// Whether one of the words in front of the command asks for help, and for how much.
 fn asks_for_help(words: &[OsString]) -> Option<Detail> {
-    let options = words.iter().skip(1).map_while(|word| word.to_str());
-    let mut options = options.take_while(|word| word.starts_with('-') && *word != "--");
-    options.find_map(|word| match word {
-        "-h" => Some(Detail::Summary),
-        "--help" => Some(Detail::Full),
+    let without_variables = |arg: Arg| arg.env(Resettable::Reset);
+    let definition = Cli::definition(Detail::Full).mut_args(without_variables);
+    let matches = definition.try_get_matches_from(words).ok()?;
+    match (matches.get_flag("summary"), matches.get_flag("help")) {
+        (true, _) => Some(Detail::Summary),
+        (_, true) => Some(Detail::Full),
         _ => None,
-    })
+    }
 }
 
 /// A variable that is set and empty says nothing: a script that passes on what may not be there sets it so. An empty

@@ -182,7 +182,8 @@ fn help_is_asked_for_in_front_of_the_command_only() {
         asks_for_help(&words)
     };
     assert_eq!(asked("nproxy -q --help"), Some(Detail::Full));
-    assert_eq!(asked("nproxy -h"), Some(Detail::Summary));
+    assert_eq!(asked("nproxy -qh"), Some(Detail::Summary));
+    assert_eq!(asked("nproxy --tee log --help ls"), Some(Detail::Full));
     assert_eq!(asked("nproxy -q ls --help"), None);
     assert_eq!(asked("nproxy -- --help"), None);
 }

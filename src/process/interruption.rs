@@ -60,10 +60,16 @@ impl Interruption {
         }
     }
 
-    /// What a filter has been sent.
-    pub(crate) fn next(&mut self) -> Option<Arrival> {
+    /// What a filter has been sent, and whether it was continued, so stopped before.
+    pub(crate) fn next(&mut self) -> (Option<Arrival>, bool) {
         self.polled = false;
-        self.signals.as_ref()?.next()
+        let mut arrived = std::iter::from_fn(|| self.signals.as_ref()?.next());
+        let mut continued = false;
+        let arrival = arrived.find(|arrival| {
+            continued |= arrival.signal == libc::SIGCONT;
+            arrival.signal != libc::SIGCONT
+        });
+        (arrival, continued)
     }
 
     /// This signal ends the run.

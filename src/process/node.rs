@@ -74,7 +74,7 @@ pub(crate) fn prepare(wrap: &Wrap, verbosity: Verbosity) -> Result<Option<Preloa
 /// the name of Node in the command.
 fn forbidding_flag(wrap: &Wrap, options: &OsStr) -> Option<&'static str> {
     const FLAGS: [&str; 3] = ["--permission", "--experimental-permission", "--no-addons"];
-    let is_node = |word: &OsStr| matches!(base_name(word.as_bytes()), b"node" | b"nodejs");
+    let is_node = |word: &OsStr| base_name(word.as_bytes()).starts_with(b"node");
     let command = [&wrap.program].into_iter().chain(&wrap.arguments).map(OsString::as_os_str);
     let behind_node =
         command.skip_while(|word| !is_node(word)).map(|word| word.as_bytes().to_vec());

@@ -6,7 +6,12 @@ use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getpgid, getpgrp, getppid, getsid};
+use nix::unistd::{Pid, getpgid, getpgrp, getpid, getppid, getsid};
+
+/// Whether this process leads its session: a terminal's end is told to it alone.
+pub(crate) fn leads_session() -> bool {
+    getsid(None) == Ok(getpid())
+}
 
 /// Whether nobody would continue our process group once it stopped.
 ///

@@ -65,6 +65,13 @@ pub(crate) struct Arrival {
     pub(crate) payload: Option<u64>,
 }
 
+impl Arrival {
+    /// Whether somebody else than the terminal asks us to end.
+    pub(crate) fn asks_to_end(self) -> bool {
+        ENDS.contains(&self.signal) && !self.from_terminal
+    }
+}
+
 impl Signals {
     /// Blocks every signal that may be forwarded and opens a signalfd for them.
     ///
@@ -76,14 +83,15 @@ impl Signals {
         Signals::of(takable(), sigchld_was_ignored)
     }
 
-    /// The same for those alone that ask a program to end, but for what was ignored or blocked before.
+    /// The same for those alone that ask a program to end, but for what was ignored or blocked before; and for SIGCONT,
+    /// which tells that there was a stop.
     ///
     /// # Errors
     /// As [`Signals::take`].
     pub(crate) fn take_interrupts() -> Result<Signals, Error> {
         let blocked = SigSet::thread_get_mask().map_err(not_taken)?;
         let mut taken = SigSet::empty();
-        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGCONT] {
             if !is_ignored(signal as i32) && !blocked.contains(signal) {
                 taken.add(signal);
             }
@@ -288,9 +296,12 @@ fn takable() -> SigSet {
     taken
 }
 
-/// Whether a signal that ends most programs has arrived that nobody has read yet.
+/// The signals by which programs are asked to end.
+const ENDS: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
+/// Whether such a signal has arrived that is yet to be read. What is ignored is read by nobody.
 fn is_asked_to_end() -> bool {
-    is_pending(&[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM])
+    ENDS.iter().any(|signal| is_pending(&[*signal]) && !is_ignored(*signal))
 }
 
 /// Whether one of these has arrived that nobody has read yet.
@@ -324,6 +335,10 @@ mod tests {
     /// What becomes of a process that is to stop after these signals have come unread. If it does not, its exit code says
     /// whether a SIGCONT is to be read.
     fn stopped_after(arrived: &[Signal], stop: i32) -> WaitStatus {
+        // Whoever runs the tests may ignore some, as nohup(1) does.
+        for signal in ENDS {
+            set_disposition(signal, SigHandler::SigDfl).expect("sigaction");
+        }
         let signals = Signals::take().expect("signals");
         // SAFETY: the copy makes system calls only.
         let process = match unsafe { fork() }.expect("fork") {

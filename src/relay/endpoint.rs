@@ -266,6 +266,16 @@ impl Endpoint {
         Ok(flags(&self.fd)? & OFlag::O_ACCMODE)
     }
 
+    /// What is left to read of a regular file, in bytes.
+    pub fn size_left(&self) -> Option<u64> {
+        if self.kind != Kind::File {
+            return None;
+        }
+        let size = fstat(&self.fd).ok()?.st_size;
+        let position = lseek(&self.fd, 0, Whence::SeekCur).ok()?;
+        u64::try_from(size - position).ok()
+    }
+
     /// Whether bytes wait to be read at this moment.
     pub fn has_input(&self) -> bool {
         self.is(PollFlags::POLLIN)

@@ -312,7 +312,13 @@ impl<'c> Reports<'c> {
             Exit::Signal(signal) => Some(signal),
             Exit::Status(_) => None,
         };
-        self.event(Instant::now(), &Event::Exit { exit_status: exit.code(), signal });
+        self.event(
+            Instant::now(),
+            &Event::Exit {
+                exit_status: if signal.is_some() { own.code() } else { exit.code() },
+                signal,
+            },
+        );
         if let Some((name, lost)) = self.events.take().and_then(|events| events.finish(ring)) {
             notice::notice(self.verbosity, &format!("{name}: {lost} events were dropped"));
         }

@@ -116,14 +116,13 @@ impl Recorder {
                 Operation::Write => (after.bytes - before.counters.bytes, Method::Buffered),
                 _ => (after.bytes - before.counters.bytes, Method::Spliced),
             };
-            if size == 0 {
-                // Thrown away: its reader has left.
-                return None;
+            // What is thrown away, because its reader has left, is no transfer.
+            if size > 0 {
+                stats.transfer(at, size);
+                self.history.push(Record::new(at, relay.stream(), size as u32, method));
             }
-            stats.transfer(at, size);
-            self.history.push(Record::new(at, relay.stream(), size as u32, method));
             // Of the hops of a stream, one delivers: what is told of adds up to what has arrived.
-            let delivers = relay.role().is_last() && method != Method::Brokered;
+            let delivers = size > 0 && relay.role().is_last() && method != Method::Brokered;
             if self.level == Level::Full && delivers {
                 delivery = Some(Delivery { stream: relay.stream(), size: size as u32, method });
             }

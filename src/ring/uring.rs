@@ -230,7 +230,8 @@ impl Uring {
         let Some(found) = self.in_flight.get_mut(slot) else { return Ok(()) };
         let token = found.token;
         if !std::mem::replace(&mut found.state.cancelled, true) {
-            (self.cancelled, self.asked) = (self.cancelled + 1, Instant::now());
+            self.asked = if self.cancelled == 0 { Instant::now() } else { self.asked };
+            self.cancelled += 1;
         }
         if found.state.place == Place::Loop {
             found.state.place = Place::LoopNoLonger;

@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::poll::PollFlags;
-use nix::unistd::{getpid, getsid};
 
 use super::memory::MemoryWatch;
 use crate::config::{ForwardTo, Verbosity, Wrap};
@@ -36,6 +35,8 @@ pub(crate) struct Command<'c> {
     pub(crate) group_has_had: Vec<(i32, Instant)>,
     /// When we were continued though the child had not been seen to stop by the key that stopped us all.
     pub(crate) continued_ahead: Option<Instant>,
+    /// Among the signals just taken is one by which programs are asked to end.
+    asked_to_end: bool,
     /// The child has had a SIGHUP because nobody can put it into the foreground.
     pub(crate) told_of_no_terminal: bool,
     /// The signal by which nproxy has told the child at its own terminal that one of its streams is gone.
@@ -76,6 +77,7 @@ impl<'c> Command<'c> {
             arrivals: Vec::new(),
             group_has_had: Vec::new(),
             continued_ahead: None,
+            asked_to_end: false,
             told_of_no_terminal: false,
             hung_up_by: None,
             child_is_in_front: placement == Some(Placement::Foreground),
@@ -178,7 +180,9 @@ impl<'c> Command<'c> {
     pub(crate) fn on_signals(&mut self, verbosity: Verbosity) -> bool {
         self.signals_polled = false;
         let mut resumed = false;
+        self.asked_to_end = false;
         while let Some(arrival) = self.signals.next() {
+            self.asked_to_end |= arrival.asks_to_end();
             notice::event(verbosity, &format!("{arrival:?}"));
             if arrival.signal != libc::SIGCHLD && self.child.exit().is_none() {
                 self.arrivals.push((Instant::now(), arrival));
@@ -206,7 +210,7 @@ impl<'c> Command<'c> {
                 signal
                     if arrival.from_terminal
                         && self.wrap.forward_to == ForwardTo::Child
-                        && !(signal == libc::SIGHUP && leads_session()) => {}
+                        && !(signal == libc::SIGHUP && procfs::leads_session()) => {}
                 signal => match arrival.payload {
                     Some(payload) => self.child.queue(signal, payload),
                     None => self.child.signal(signal),
@@ -292,8 +296,12 @@ impl<'c> Command<'c> {
         false
     }
 
+    /// Not if we were asked to end a moment ago: a SIGCONT that came with that is about to be read, or the stop before it has
+    /// undone it.
     fn stop_with_child(&self, signal: i32) {
-        if !procfs::group_is_orphaned() {
+        if self.asked_to_end {
+            self.child.signal(libc::SIGCONT);
+        } else if !procfs::group_is_orphaned() {
             self.signals.stop(Whom::Ourselves, signal);
         }
     }
@@ -302,8 +310,4 @@ impl<'c> Command<'c> {
     fn last_change(&mut self) -> Option<JobChange> {
         std::iter::from_fn(|| self.child.next_change()).last()
     }
-}
-
-fn leads_session() -> bool {
-    getsid(None) == Ok(getpid())
 }

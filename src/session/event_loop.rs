@@ -236,14 +236,14 @@ impl Session<'_> {
                 | Operation::Key
                 | Operation::KeyRoom,
                 None,
-            ) => {}
+            )
+            // The ring's own.
+            | (Operation::FileWritten, _) => {}
             (Operation::CopyWritten, _) => {
                 self.lost |= self.writers.collect() && self.tee.failure == TeeFailure::Fail;
             }
             (Operation::Event, _) => self.reports.events_written(completion),
             (Operation::Control, _) => self.reports.answer(&self.relays, &self.ring),
-            // The ring's own.
-            (Operation::FileWritten, _) => {}
             (
                 Operation::SinkWatch
                 | Operation::Splice
@@ -270,14 +270,16 @@ impl Session<'_> {
 
     /// Takes what has arrived: for the command, as long as there is one.
     fn take_signals(&mut self) -> io::Result<()> {
-        let (ended, interrupt) = match &mut self.command {
-            Some(command) => (command.on_signals(self.verbosity), command.interrupt.take()),
+        let (ended, (interrupt, continued)) = match &mut self.command {
+            Some(command) => {
+                (command.on_signals(self.verbosity), (command.interrupt.take(), false))
+            }
             None => (false, self.interruption.next()),
         };
         let before = self.ring.now();
         self.ring.read_clock();
         let now = self.ring.now();
-        if now > before + STOPPED {
+        if continued || now > before + STOPPED {
             self.was_stopped();
         }
         if ended {

@@ -6,7 +6,6 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::fstat;
-use nix::unistd::{Whence, lseek};
 
 use crate::config::Verbosity;
 use crate::copies::writer::{Ending, only_copies_are_left};
@@ -152,14 +151,7 @@ impl Relays {
 
     /// What is left to read of a filter's input, if that is a file, in bytes.
     pub(crate) fn size_of_input(&self) -> Option<u64> {
-        let first = self.relays.iter().find(|relay| relay.role().is_first())?;
-        let source = first.source()?;
-        if source.kind() != Kind::File {
-            return None;
-        }
-        let size = fstat(source.fd()).ok()?.st_size;
-        let position = lseek(source.fd(), 0, Whence::SeekCur).ok()?;
-        u64::try_from(size - position).ok()
+        self.relays.iter().find(|relay| relay.role().is_first())?.source()?.size_left()
     }
 
     /// After the command's end: leaves every pipe that others hold open and say nothing on for `limit`.

@@ -111,13 +111,14 @@ fn stopped_for_five_seconds(engine: Engine, pty: &str, together: bool) {
 fn stopped_filter_is_not_silent(engine: Engine) {
     let (source, writer) = std::io::pipe().expect("a pipe");
     std::io::Write::write_all(&mut &writer, b"begun\n").expect("write");
-    let run = Launch::nproxy(engine).args(["--idle-timeout=3s"]).stdin(source).start();
+    let run = Launch::nproxy(engine).args(["--idle-timeout=5s"]).stdin(source).start();
     run.stdout.as_ref().expect("its output").wait_for("begun\n", 1);
+    // Less than the limit, and together with what it has run more.
     run.signal(Signal::SIGSTOP);
     proc::until("it to be stopped", || (proc::state(run.pid()) == 'T').then_some(()));
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(4));
     run.signal(Signal::SIGCONT);
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(2));
     std::io::Write::write_all(&mut &writer, b"done\n").expect("write");
     drop(writer);
     run.finish().expect_code(0).expect_output("begun\ndone\n").expect_silent();
@@ -126,7 +127,7 @@ fn stopped_filter_is_not_silent(engine: Engine) {
 /// What came to an end in order is on its way, and its reader's affair.
 fn slow_reader_behind_the_end_is_no_silence(engine: Engine) {
     let script = "set -o pipefail; head -c 100000 /dev/zero | \
-        nproxy --pipe-size=keep --text=strip-ansi --idle-timeout=300ms | { sleep 2; wc -c; }";
+        nproxy --pipe-size=keep --text=strip-ansi --idle-timeout=1500ms | { sleep 4; wc -c; }";
     let run = Launch::shell(engine, script).finish();
     run.expect_code(0).expect_output("100000\n").expect_silent();
 }

@@ -69,6 +69,7 @@ fn who_ends_nproxy_afterwards_hides_nothing(engine: Engine) {
         .start();
     let left = run.process("sleep 600");
     proc::until("the command to be over", || proc::children(run.pid()).is_empty().then_some(()));
+    proc::until("nproxy to wait", || (proc::state(run.pid()) == 'S').then_some(()));
     run.signal(Signal::SIGTERM);
     let ended = run.finish();
     kill(Pid::from_raw(left), Signal::SIGKILL).unwrap();

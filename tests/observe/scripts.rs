@@ -344,6 +344,8 @@ fn what_is_installed_can_be_uninstalled() {
             .env("NPROXY_RUNTIME_DIR", directory.path());
         run.finish().expect_code(0).expect_silent();
     }
+    // As an older version has left it.
+    fs::remove_file(installed.join("files")).unwrap();
     fs::write(root.join("usr/local/bin/other"), "").unwrap();
     install("--uninstall");
     let left = Launch::program("find").arg(&root).words("-not -type d").finish();
