@@ -14,7 +14,7 @@ use crate::harness::{
     Engine, Launch, Running, on_both_engines, payload_bytes, payload_digest, time_limit,
 };
 use crate::payload::Digest;
-use crate::proc;
+use crate::proc::{self, Ran};
 
 /// Resident memory that nproxy may use. Unoptimised code is larger on its own.
 const RESIDENT_LIMIT: u64 = if cfg!(debug_assertions) { 12 << 20 } else { 5 << 20 };
@@ -22,10 +22,6 @@ const RESIDENT_LIMIT: u64 = if cfg!(debug_assertions) { 12 << 20 } else { 5 << 2
 /// CPU time that counts as none over [`WATCHED`]: the odd wake-up, but no polling.
 const NO_CPU: Duration = Duration::from_millis(10);
 const WATCHED: Duration = Duration::from_secs(1);
-
-/// So many wake-ups in that time are those of a look at memory, and one may cost so much.
-const FEW_WAKES: u32 = 12;
-const WAKING: Duration = Duration::from_millis(10);
 
 on_both_engines![
     heads,
@@ -376,14 +372,10 @@ fn expect_at_rest(run: &Running, writer: i32) {
 /// something to happen.
 #[track_caller]
 pub(crate) fn expect_no_cpu(run: &Running) {
-    // A look at memory now and then costs little, but where the host has taken the processor away meanwhile, to wake up
-    // does not. Whoever wakes often is not idle.
     let watch = || {
-        let before = (proc::cpu_time(run.pid()), proc::wakes(run.pid()));
+        let before = Ran::of(run.pid());
         std::thread::sleep(WATCHED);
-        let wakes = proc::wakes(run.pid()) - before.1;
-        let waking = if wakes <= FEW_WAKES { WAKING * wakes } else { Duration::ZERO };
-        proc::cpu_time(run.pid()).saturating_sub(before.0).saturating_sub(waking)
+        before.busy_since()
     };
     let mut used = watch();
     for _ in 0..3 {

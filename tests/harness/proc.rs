@@ -156,10 +156,40 @@ pub(crate) fn cpu_time(pid: i32) -> Duration {
 }
 
 /// How often a process's first thread has gone to sleep.
-pub(crate) fn wakes(pid: i32) -> u32 {
+fn wakes(pid: i32) -> u32 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     count.and_then(|count| count.trim().parse().ok()).expect("a count")
+}
+
+/// So many wake-ups in a moment are those of a look at memory, and one may cost so much where the host has taken the
+/// processor away meanwhile. Whoever wakes often is not idle.
+const FEW_WAKES: u32 = 12;
+const WAKING: Duration = Duration::from_millis(10);
+
+/// How much a process had run at some time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ran {
+    pid: i32,
+    time: Duration,
+    wakes: u32,
+}
+
+impl Ran {
+    /// Up to now.
+    #[track_caller]
+    pub(crate) fn of(pid: i32) -> Ran {
+        Ran { pid, time: cpu_time(pid), wakes: wakes(pid) }
+    }
+
+    /// CPU time since then, without what a few wake-ups may cost.
+    #[track_caller]
+    pub(crate) fn busy_since(self) -> Duration {
+        let now = Ran::of(self.pid);
+        let wakes = now.wakes.saturating_sub(self.wakes);
+        let waking = if wakes <= FEW_WAKES { WAKING * wakes } else { Duration::ZERO };
+        now.time.saturating_sub(self.time).saturating_sub(waking)
+    }
 }
 
 /// The time in which all threads of a process ran, or would have if a processor had been free. Nothing if it is gone.

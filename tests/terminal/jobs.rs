@@ -6,7 +6,7 @@ use tempfile::tempdir;
 
 use crate::harness::terminal::Terminal;
 use crate::harness::{Engine, on_both_engines};
-use crate::proc;
+use crate::proc::{self, Ran};
 use crate::terminal::console::{CTRL_BACKSLASH, CTRL_C, CTRL_D, CTRL_Z};
 
 on_both_engines![
@@ -111,9 +111,9 @@ fn started_in_the_background(engine: Engine) {
         // It reads again, in the background.
         wait_for_states(&both, true);
     }
-    let busy = proc::cpu_time(nproxy);
+    let before = Ran::of(nproxy);
     terminal.run("sleep 0.3");
-    let spent = proc::cpu_time(nproxy) - busy;
+    let spent = before.busy_since();
     assert!(spent.as_millis() < 20, "{spent:?} of CPU while stopped");
     terminal.enter("fg");
     wait_for_states(&both, false);
@@ -131,10 +131,10 @@ fn background_without_the_terminal(engine: Engine) {
     terminal.run("nproxy sleep 65 &");
     let nproxy = terminal.shell.process("nproxy sleep");
     let both = [nproxy, grandchild(nproxy)];
-    let busy = proc::cpu_time(nproxy);
+    let before = Ran::of(nproxy);
     terminal.run("sleep 0.3");
     wait_for_states(&both, false);
-    let spent = proc::cpu_time(nproxy) - busy;
+    let spent = before.busy_since();
     assert!(spent.as_millis() < 20, "{spent:?} of CPU in the background");
     terminal.enter("fg");
     terminal.screen.wait_for("nproxy sleep 65\r\n", 1);
