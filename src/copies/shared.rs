@@ -25,6 +25,10 @@ const BUFFER: usize = 256 << 10;
 /// How long the beginning of a line waits for its rest: as long as in a file that stdout itself goes into.
 const REST: Duration = Duration::from_millis(200);
 
+/// Who is woken so late is on a busy machine, where the rest may be late too: then it is waited for so many times.
+const LATE: Duration = Duration::from_millis(20);
+const TIMES: u32 = 5;
+
 /// Such a copy.
 #[derive(Debug)]
 pub(crate) struct SharedFile {
@@ -118,8 +122,17 @@ impl SharedFile {
 
 /// Whether more comes at once. The rest of a line may still be on its way through the pipes before this one.
 fn rest_comes(intake: &Intake) -> bool {
-    let [found] = intake.wait([intake.input()], Some(Instant::now() + REST));
-    found.contains(PollFlags::POLLIN)
+    for _ in 0..TIMES {
+        let until = Instant::now() + REST;
+        let [found] = intake.wait([intake.input()], Some(until));
+        if !found.is_empty() || intake.stop.is_asked() {
+            return found.contains(PollFlags::POLLIN);
+        }
+        if Instant::now() < until + LATE {
+            return false;
+        }
+    }
+    false
 }
 
 /// How much goes out now: whole lines, if more is already there.
