@@ -74,8 +74,7 @@ impl Work for SharedFile {
                 }
                 Taken::Bytes(len) => {
                     filled += len;
-                    let torn = buffer[filled - 1] != b'\n' && filled < BUFFER;
-                    let end = line_cut(&buffer[..filled], torn && rest_comes(&intake));
+                    let end = due(&buffer[..filled], filled == BUFFER, || rest_comes(&intake));
                     self.write(&buffer[..end], &intake).map_err(|errno| tried(errno.into()))?;
                     buffer.copy_within(end..filled, 0);
                     filled -= end;
@@ -135,10 +134,14 @@ fn rest_comes(intake: &Intake) -> bool {
     false
 }
 
-/// How much goes out now: whole lines, if more is already there.
-fn line_cut(bytes: &[u8], more: bool) -> usize {
+/// How much goes out now: whole lines, if the rest of the last one comes. What fills the buffer came faster than it was
+/// taken, so there is more.
+fn due(bytes: &[u8], is_full: bool, rest_comes: impl FnOnce() -> bool) -> usize {
+    let more = bytes.last() != Some(&b'\n') && (is_full || rest_comes());
     match bytes.iter().rposition(|byte| *byte == b'\n') {
         Some(last) if more => last + 1,
+        // Its beginning goes out only if nothing comes, or it is longer than can be kept.
+        None if more && !is_full => 0,
         _ => bytes.len(),
     }
 }
@@ -149,9 +152,13 @@ mod tests {
 
     #[test]
     fn lines_go_out_whole_while_more_is_there() {
-        assert_eq!(line_cut(b"one\ntwo", true), 4);
-        assert_eq!(line_cut(b"one\ntwo", false), 7);
-        assert_eq!(line_cut(b"one", true), 3);
-        assert_eq!(line_cut(b"one\n", true), 4);
+        assert_eq!(due(b"one\ntwo", false, || true), 4);
+        assert_eq!(due(b"one\ntwo", false, || false), 7);
+        assert_eq!(due(b"one", false, || true), 0);
+        assert_eq!(due(b"one", false, || false), 3);
+        let nobody_asks = || panic!("there is nothing to wait for");
+        assert_eq!(due(b"one\n", false, nobody_asks), 4);
+        assert_eq!(due(b"one\ntwo", true, nobody_asks), 4);
+        assert_eq!(due(b"one", true, nobody_asks), 3);
     }
 }
