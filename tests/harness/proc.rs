@@ -155,16 +155,20 @@ pub(crate) fn cpu_time(pid: i32) -> Duration {
     times.into_iter().map(|[ran, _]| ran).sum()
 }
 
-/// How often a process's first thread has gone to sleep.
+/// How often the threads of a process have gone to sleep.
 fn wakes(pid: i32) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    count.and_then(|count| count.trim().parse().ok()).expect("a count")
+    let of = |task: i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")).ok()?;
+        let count =
+            status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        count.trim().parse::<u32>().ok()
+    };
+    numbers_in(&format!("/proc/{pid}/task")).into_iter().filter_map(of).sum()
 }
 
-/// So many wake-ups in a moment are those of a look at memory, and one may cost so much where the host has taken the
-/// processor away meanwhile. Whoever wakes often is not idle.
-const FEW_WAKES: u32 = 12;
+/// So many wake-ups in a moment are those of looks at memory and at what a slow reader has taken, and one may cost so much
+/// where the host has taken the processor away meanwhile. Whoever wakes often is not idle.
+const FEW_WAKES: u32 = 20;
 const WAKING: Duration = Duration::from_millis(10);
 
 /// How much a process had run at some time.
