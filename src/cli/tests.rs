@@ -158,7 +158,6 @@ fn a_variable_at_fault_is_named() {
 }
 
 /// clap says only that there is one.
-#[cfg(unix)]
 #[test]
 fn a_value_that_is_no_text_is_named() {
     use std::os::unix::ffi::OsStringExt;
