@@ -47,6 +47,20 @@ struct Copied {
 }
 
 impl Carrier {
+    /// Takes what is there, unless something is left of the last time. What comes later is not carried before it is taken.
+    ///
+    /// # Errors
+    /// What the system says of the copy's pipe.
+    pub(super) fn take(&mut self, intake: &Intake) -> Result<Taken, Errno> {
+        if self.copied.is_none() {
+            match intake.hold(TRANSFER) {
+                Err(errno) if is_forbidden(errno) => self.copy(),
+                taken => return taken,
+            }
+        }
+        self.fill(intake)
+    }
+
     /// Moves what is there into `sink`, as far as neither end has to be waited for.
     ///
     /// # Errors

@@ -45,6 +45,8 @@ enum Over {
     Input,
     /// The peer has gone.
     Peer(Errno),
+    /// The peer has gone, as one byte has shown, which stays for the next connection.
+    Refused,
     /// What is left is left.
     Asked,
 }
@@ -96,6 +98,8 @@ impl Collector {
             if intake.stop.is_asked() {
                 return Over::Asked;
             }
+            // In this order: what has come after the peer had closed is never sent to it.
+            let taken = carrier.take(intake);
             if peer == Peer::Speaks {
                 match socket.drain() {
                     Ok(silent) if silent => peer = Peer::Silent,
@@ -103,13 +107,18 @@ impl Collector {
                     Err(errno) => return Over::Peer(errno),
                 }
             }
-            if peer == Peer::Silent && carrier.has_bytes(intake) {
+            if peer == Peer::Silent && matches!(taken, Ok(Taken::Bytes(_))) {
                 match Collector::probe(socket, carrier, intake) {
-                    Ok(()) => peer = Peer::Reads,
+                    Ok(true) => peer = Peer::Reads,
+                    Ok(false) => return Over::Refused,
                     Err(errno) => return Over::Peer(errno),
                 }
             }
-            match carrier.carry(intake, socket.fd()) {
+            let sent = match taken {
+                Ok(Taken::Bytes(_)) => carrier.carry(intake, socket.fd()),
+                nothing => nothing,
+            };
+            match sent {
                 Ok(Taken::Bytes(bytes)) => intake.beyond.wrote(bytes as u64),
                 Ok(Taken::End) => return Over::Input,
                 Ok(Taken::Nothing) => {
@@ -132,12 +141,13 @@ impl Collector {
         }
     }
 
-    /// Sends one byte and waits until it has arrived, or the peer has refused it. A refused one stays in the pipe.
-    fn probe(socket: &Socket, carrier: &mut Carrier, intake: &Intake) -> Result<(), Errno> {
-        let Some(byte) = carrier.first(intake)? else { return Ok(()) };
+    /// Sends one byte and waits until it has arrived, or the peer has refused it, which is false. A refused one stays in the
+    /// pipe.
+    fn probe(socket: &Socket, carrier: &mut Carrier, intake: &Intake) -> Result<bool, Errno> {
+        let Some(byte) = carrier.first(intake)? else { return Ok(true) };
         match nix::unistd::write(socket.fd(), &[byte]) {
             // No room: so there is somebody who has not read yet.
-            Err(Errno::EAGAIN) => return Ok(()),
+            Err(Errno::EAGAIN) => return Ok(true),
             written => written?,
         };
         let until = Instant::now() + CLOSING;
@@ -145,12 +155,12 @@ impl Collector {
             let soon = Instant::now() + Duration::from_millis(1);
             let [found] = intake.wait([Some((socket.fd(), PollFlags::empty()))], Some(soon));
             if found.intersects(PollFlags::POLLERR) {
-                return Err(Errno::EPIPE);
+                return Ok(false);
             }
         }
         carrier.skip_first(intake)?;
         intake.beyond.wrote(1);
-        Ok(())
+        Ok(true)
     }
 
     /// Says that no more comes, and waits until all of it has arrived: closed too early, what is on its way may be lost.
@@ -200,7 +210,12 @@ impl Work for Collector {
                     intake.beyond.lose(socket.unsent());
                     break;
                 }
-                Over::Peer(errno) => {
+                Over::Peer(_) | Over::Refused => {
+                    // Of what its kernel has not acknowledged.
+                    let (errno, kept) = match over {
+                        Over::Peer(errno) => (errno, 0),
+                        _ => (Errno::EPIPE, 1),
+                    };
                     let errno = socket.error().unwrap_or(errno);
                     reset |= sent && errno == Errno::ECONNRESET;
                     self.presence.has_gone(errno, &intake);
@@ -209,8 +224,8 @@ impl Work for Collector {
                         true => pause = Pause::new(),
                         false => pause.wait(&intake),
                     }
-                    // What its kernel has not acknowledged is lost at least.
-                    intake.beyond.lose(socket.unsent());
+                    // The rest of that is lost at least.
+                    intake.beyond.lose(socket.unsent().saturating_sub(kept));
                 }
             }
         }

@@ -129,18 +129,32 @@ impl Intake {
         Ok(Intake { pipe, own, stop, beyond, look, name, verbosity })
     }
 
-    /// Moves up to `most` bytes into `sink` inside the kernel. Does not wait for the pipe.
+    /// Moves up to `most` bytes of what is there into the thread's own pipe, unless something is left in that: then it is
+    /// `Bytes`. What comes later is not among them.
     ///
     /// # Errors
-    /// What splice(2) says of the sink. What it has not taken comes next, whatever asks for it.
-    pub(crate) fn splice(&self, sink: impl AsFd, most: u64) -> Result<Taken, Errno> {
-        let OwnPipe { reader, writer, held } = &self.own;
+    /// What splice(2) says.
+    pub(crate) fn hold(&self, most: u64) -> Result<Taken, Errno> {
+        let OwnPipe { writer, held, .. } = &self.own;
         if held.get() == 0 {
             match Taken::of(restart(|| move_pages(&self.pipe, writer, most as usize)))? {
                 Taken::Bytes(bytes) => held.set(bytes),
                 nothing => return Ok(nothing),
             }
         }
+        Ok(Taken::Bytes(held.get()))
+    }
+
+    /// Moves up to `most` bytes into `sink` inside the kernel. Does not wait for the pipe.
+    ///
+    /// # Errors
+    /// What splice(2) says of the sink. What it has not taken comes next, whatever asks for it.
+    pub(crate) fn splice(&self, sink: impl AsFd, most: u64) -> Result<Taken, Errno> {
+        match self.hold(most)? {
+            Taken::Bytes(_) => {}
+            nothing => return Ok(nothing),
+        }
+        let OwnPipe { reader, held, .. } = &self.own;
         let most = held.get().min(most as usize);
         match restart(|| move_pages(reader, &sink, most)) {
             // Our own pipe does not end: this is a sink that takes no more.

@@ -3,6 +3,7 @@
 //! What the peer says is read and thrown away at once: a peer that answers and is not read stops reading in the end, and a
 //! socket that is closed with input unread makes the kernel throw away what the peer has not read yet.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -75,6 +76,8 @@ pub(super) enum Family {
 pub(super) struct Socket {
     fd: OwnedFd,
     family: Family,
+    /// The peer was told that no more comes.
+    finished: Cell<bool>,
 }
 
 impl Socket {
@@ -90,7 +93,9 @@ impl Socket {
         };
         let fd = socket(domain, SockType::Stream, flags, protocol)?;
         match connect(fd.as_raw_fd(), address) {
-            Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(Socket { fd, family }),
+            Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {
+                Ok(Socket { fd, family, finished: Cell::new(false) })
+            }
             Err(errno) => Err(errno),
         }
     }
@@ -105,7 +110,9 @@ impl Socket {
 
     /// Bytes that the peer's kernel (TCP), or the peer itself (Unix), has not taken yet.
     pub(super) fn unsent(&self) -> u64 {
-        unsent(self.fd.as_raw_fd())
+        // TCP's end is a byte to the kernel.
+        let end = u64::from(self.family == Family::Tcp && self.finished.get());
+        unsent(self.fd.as_raw_fd()).saturating_sub(end)
     }
 
     /// The most that the peer's kernel may have taken and the peer not read, in bytes; 0 if that cannot be told.
@@ -133,6 +140,7 @@ impl Socket {
 
     /// No more comes.
     pub(super) fn finish(&self) {
+        self.finished.set(true);
         // A peer that has gone needs not be told.
         let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
     }

@@ -12,6 +12,7 @@ use tempfile::tempdir;
 use crate::capture::Capture;
 use crate::coloured::{Form, Text};
 use crate::ends::Source;
+use crate::harness::accept::Accept as _;
 use crate::harness::{
     Engine, Launch, digest_of_file, on_both_engines, payload_bytes, payload_digest, text_bytes,
     time_limit,
@@ -67,11 +68,11 @@ fn sockets(directory: &Path) -> ([String; 2], [Capture; 2]) {
     let (unix_reader, unix_writer) = std::io::pipe().expect("pipe");
     let (tcp_reader, tcp_writer) = std::io::pipe().expect("pipe");
     std::thread::spawn(move || {
-        let mut from = unix.accept().expect("accept").0;
+        let mut from = unix.connection();
         let _ = std::io::copy(&mut from, &mut File::from(OwnedFd::from(unix_writer)));
     });
     std::thread::spawn(move || {
-        let mut from = tcp.accept().expect("accept").0;
+        let mut from = tcp.connection();
         let _ = std::io::copy(&mut from, &mut File::from(OwnedFd::from(tcp_writer)));
     });
     (names, [Capture::of(unix_reader), Capture::of(tcp_reader)])

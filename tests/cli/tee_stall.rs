@@ -14,6 +14,7 @@ use tempfile::tempdir;
 
 use crate::capture::Capture;
 use crate::cli::tee::digest_of;
+use crate::harness::accept::Accept as _;
 use crate::harness::{Engine, Launch, on_both_engines, payload_bytes, payload_digest};
 use crate::payload::{Digest, Hasher, Payload};
 use crate::proc;
@@ -37,7 +38,7 @@ fn peer_that_stalls_and_resumes(engine: Engine) {
         .args(["--tee", &name, "--stats=json", "peer", "write"])
         .args([&payload_bytes().to_string(), "64K"])
         .start();
-    let peer = tcp.accept().expect("accept").0;
+    let peer = tcp.connection();
     let child = proc::only_child(run.pid());
     proc::until_blocked_in_write(child);
     crate::cli::readers::expect_no_cpu(&run);

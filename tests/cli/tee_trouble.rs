@@ -12,6 +12,7 @@ use tempfile::tempdir;
 
 use crate::cli::tee::{digest_of, fifo};
 use crate::coloured::{Form, Text};
+use crate::harness::accept::Accept as _;
 use crate::harness::{
     Engine, Launch, digest_of_file, need, on_both_engines, payload_bytes, payload_digest,
     text_bytes,
@@ -135,8 +136,7 @@ fn readers_of_sockets_leave(engine: Engine) {
     let names =
         [format!("unix:{}", path.display()), format!("tcp:{}", tcp.local_addr().expect("address"))];
     let leaves = std::thread::spawn(move || {
-        let (mut unix, mut tcp) =
-            (unix.accept().expect("accept").0, tcp.accept().expect("accept").0);
+        let (mut unix, mut tcp) = (unix.connection(), tcp.connection());
         let mut bite = vec![0; 100_000];
         unix.read_exact(&mut bite).expect("read");
         tcp.read_exact(&mut bite).expect("read");
@@ -265,7 +265,7 @@ fn peer_that_talks_and_reads_late(engine: Engine) {
         .arg(format!("tcp:{address}"))
         .args(["peer", "write", "3000000", "64K"])
         .start();
-    let (mut peer, _) = listener.accept().expect("accept");
+    let mut peer = listener.connection();
     peer.write_all(b"welcome\n").expect("write");
     // The run is over, but for what the peer has not heard yet.
     run.stdout.as_ref().expect("captured").wait_for_bytes(3_000_000);

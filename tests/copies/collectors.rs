@@ -1,7 +1,7 @@
 //! Collectors that are absent at the start, close in mid-run, come back, and talk.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::tempdir;
 
 use crate::capture::waiting_bytes;
+use crate::harness::accept::Accept as _;
 use crate::harness::{Engine, Launch, on_both_engines, payload_bytes, payload_digest};
 use crate::proc;
 
@@ -38,7 +39,7 @@ fn absent_at_the_start(engine: Engine) {
         .start();
     run.stderr.as_ref().expect("captured").wait_for("tried again", 1);
     let listener = UnixListener::bind(&path).expect("bind");
-    let (mut peer, _) = listener.accept().expect("accept");
+    let mut peer = listener.connection();
     assert_eq!(crate::capture::digest(&mut peer), payload_digest());
     let run = run.finish();
     run.expect_code(0).expect_stdout(payload_digest());
@@ -52,24 +53,43 @@ fn one_that_closes_is_connected_again(engine: Engine) {
     let script = "for n in 1 2 3 4 5; do echo $n; read -r go; done; echo end";
     let (reader, mut go) = std::io::pipe().expect("pipe");
     let run = Launch::nproxy(engine)
+        .arg("--tee-strict")
         .arg(format!("--tee=tcp:{address}"))
         .args(["sh", "-c", script])
         .stdin(reader)
         .start();
     for number in 1..=5 {
-        let (mut peer, _) = listener.accept().expect("accept");
+        let mut peer = listener.connection();
         let mut line = [0; 2];
         peer.read_exact(&mut line).expect("line");
         assert_eq!(line, format!("{number}\n").as_bytes());
-        drop(peer);
+        close(peer);
         go.write_all(b"go\n").expect("write");
     }
-    let (mut peer, _) = listener.accept().expect("accept");
+    let mut peer = listener.connection();
     let mut rest = String::new();
     peer.read_to_string(&mut rest).expect("rest");
     assert_eq!(rest, "end\n");
     let run = run.finish();
     run.expect_code(0).expect_output("1\n2\n3\n4\n5\nend\n");
+    run.expect(!run.stderr.text().contains("not written"), "nothing counts as lost");
+}
+
+/// Closes a connection, and waits until the other side's kernel knows.
+fn close(peer: TcpStream) {
+    let ends = [peer.local_addr(), peer.peer_addr()].map(|end| end.expect("address").port());
+    peer.shutdown(Shutdown::Write).expect("shutdown");
+    proc::until("an answer to our end", || (tcp_state(ends) != "04").then_some(()));
+}
+
+/// The state of the connection between two ports of this machine: 04 is FIN-WAIT-1, where the end is not answered yet.
+fn tcp_state(ends: [u16; 2]) -> String {
+    let all = std::fs::read_to_string("/proc/net/tcp").expect("table");
+    let ends = ends.map(|port| format!(":{port:04X}"));
+    let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let mut lines = all.lines().map(fields);
+    let line = lines.find(|line| line[1].ends_with(&ends[0]) && line[2].ends_with(&ends[1]));
+    line.expect("the connection")[3].clone()
 }
 
 /// A peer that echoes everything would stop reading in the end.
@@ -78,7 +98,7 @@ fn one_that_answers_is_read(engine: Engine) {
     let path = directory.path().join("socket");
     let listener = UnixListener::bind(&path).expect("bind");
     let echo = std::thread::spawn(move || {
-        let (peer, _) = listener.accept().expect("accept");
+        let peer = listener.connection();
         let (mut from, mut to) = (&peer, &peer);
         let mut bytes = vec![0; 65536];
         let mut total = 0;
@@ -138,7 +158,7 @@ fn one_that_reads_slowly_is_waited_for(engine: Engine) {
         .args(["sh", "-c", "for n in 1 2 3 4 5 6 7 8 9; do echo $n; read -r go; done"])
         .stdin(reader)
         .start();
-    let (mut peer, _) = listener.accept().expect("accept");
+    let mut peer = listener.connection();
     // Each line is sent by itself: only whole pieces leave the socket's queue.
     for number in 1..=9 {
         expect_waiting(&peer, 2 * number);
@@ -177,7 +197,7 @@ fn one_that_closes_unread_at_the_end_is_told(engine: Engine) {
             .arg(format!("--tee=unix:{}", path.display()))
             .words("echo x")
             .start();
-        let (peer, _) = listener.accept().expect("accept");
+        let peer = listener.connection();
         proc::until("no more to come", || {
             let ended = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
             let mut fds = [PollFd::new(peer.as_fd(), ended)];
@@ -203,10 +223,10 @@ fn one_that_closes_unread_before_is_told(engine: Engine) {
             .args(["sh", "-c", "echo one; read -r go; echo two"])
             .stdin(reader)
             .start();
-        let (peer, _) = listener.accept().expect("accept");
+        let peer = listener.connection();
         expect_waiting(&peer, 4);
         drop(peer);
-        let (mut peer, _) = listener.accept().expect("accept");
+        let mut peer = listener.connection();
         go.write_all(b"\n").expect("write");
         let mut rest = String::new();
         peer.read_to_string(&mut rest).expect("rest");

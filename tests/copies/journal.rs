@@ -9,6 +9,7 @@ use std::path::Path;
 use tempfile::tempdir;
 
 use crate::capture::{digest, waiting_bytes};
+use crate::harness::accept::Accept as _;
 use crate::harness::{Engine, Launch, need, on_both_engines, payload_bytes};
 use crate::payload::Digest;
 use crate::proc;
@@ -34,7 +35,7 @@ pub(super) fn listen(directory: &Path) -> UnixListener {
 
 /// The header of a connection; the rest is the copy. As journald does, it says that it will say nothing.
 pub(super) fn accept(listener: &UnixListener) -> (Vec<String>, BufReader<UnixStream>) {
-    let (stream, _) = listener.accept().expect("accept");
+    let stream = listener.connection();
     stream.shutdown(Shutdown::Write).expect("shutdown");
     let mut stream = BufReader::new(stream);
     let header = (0..7).map(|_| {

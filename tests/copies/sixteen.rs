@@ -9,6 +9,7 @@ use tempfile::tempdir;
 
 use super::journal;
 use crate::capture::digest;
+use crate::harness::accept::Accept as _;
 use crate::harness::{Engine, digest_of_file, on_both_engines, payload_bytes, payload_digest};
 use crate::payload::Digest;
 
@@ -75,12 +76,12 @@ impl Peers {
         let [good, bad] = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").expect("bind"));
         let [good_at, bad_at] = [&good, &bad].map(|tcp| tcp.local_addr().expect("address"));
         let (to_unix, unix_arrived) = channel();
-        std::thread::spawn(move || to_unix.send(digest(&mut unix.accept().expect("accept").0)));
+        std::thread::spawn(move || to_unix.send(digest(&mut unix.connection())));
         let (to_tcp, tcp_arrived) = channel();
-        std::thread::spawn(move || to_tcp.send(digest(&mut good.accept().expect("accept").0)));
+        std::thread::spawn(move || to_tcp.send(digest(&mut good.connection())));
         // It takes a little, and is gone.
         std::thread::spawn(move || {
-            let (mut peer, _) = bad.accept().expect("accept");
+            let mut peer = bad.connection();
             drop(bad);
             peer.read_exact(&mut [0; 1000]).expect("read");
         });

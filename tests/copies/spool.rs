@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use tempfile::{TempDir, tempdir};
 
 use super::segments::numbers;
+use crate::harness::accept::Accept as _;
 use crate::harness::{Engine, Launch, need, on_both_engines, payload_bytes, payload_digest};
 use crate::outcome::Finished;
 use crate::proc;
@@ -119,7 +120,7 @@ fn every_byte_arrives(engine: Engine) {
         .launch(engine, "")
         .args(["peer", "write", &payload_bytes().to_string(), "64K"])
         .start();
-    let (mut peer, _) = listener.accept().expect("accept");
+    let mut peer = listener.connection();
     assert_eq!(crate::capture::digest(&mut peer), payload_digest());
     drop(peer);
     let run = run.finish();
@@ -148,7 +149,7 @@ fn a_collector_that_comes_and_goes_gets_every_line(engine: Engine) {
     // The last of them stays to the end.
     for turn in 0..=20 {
         let listener = place.listen();
-        let (mut peer, _) = listener.accept().expect("accept");
+        let mut peer = listener.connection();
         match turn {
             20 => connections.push(collect(&peer)),
             turn => connections.push(read_some(&mut peer, 777_777 * (1 + turn % 7))),
@@ -177,7 +178,7 @@ fn at_a_unix_socket_too(engine: Engine) {
     for turn in 0..=5 {
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path).expect("bind");
-        let (mut peer, _) = listener.accept().expect("accept");
+        let mut peer = listener.connection();
         match turn {
             5 => connections.push(collect(&peer)),
             _ => connections.push(read_some(&mut peer, 1_000_000)),
@@ -206,7 +207,7 @@ fn what_is_left_is_sent_first_by_the_next_run(engine: Engine) {
         .words("seq 2000001 2000010")
         .stdout(fs::File::create("/dev/null").expect("null"))
         .start();
-    let (peer, _) = listener.accept().expect("accept");
+    let peer = listener.connection();
     assert!(collect(&peer) == numbers(2_000_010), "the earlier runs first");
     drop(peer);
     let run = run.finish();
@@ -220,11 +221,11 @@ fn an_unread_end_is_sent_again(engine: Engine) {
     let listener = place.listen();
     let run = place.launch(engine, ",wait=200ms").words("echo unread").finish();
     run.expect_code(0).expect_message(&["0 bytes stay in", "and 7 that were sent"]);
-    let (peer, _) = listener.accept().expect("accept");
+    let peer = listener.connection();
     assert_eq!(collect(&peer), b"unread\n");
     drop(peer);
     let run = place.launch(engine, "").words("echo more").start();
-    let (peer, _) = listener.accept().expect("accept");
+    let peer = listener.connection();
     assert_eq!(collect(&peer), b"unread\nmore\n");
     drop(peer);
     let run = run.finish();
@@ -252,9 +253,8 @@ fn a_killed_run_loses_nothing(engine: Engine) {
             .args(["sh", "-c", &script])
             .stdout(fs::File::create("/dev/null").expect("null"))
             .start();
-        let reading = listener.map(|listener| {
-            std::thread::spawn(move || collect(listener.accept().expect("accept").0))
-        });
+        let reading =
+            listener.map(|listener| std::thread::spawn(move || collect(listener.connection())));
         let since = Instant::now();
         let moment = Duration::from_millis(17 * turn);
         // More than the newline that ends a torn line.
@@ -270,7 +270,7 @@ fn a_killed_run_loses_nothing(engine: Engine) {
     }
     let listener = place.listen();
     let run = place.launch(engine, "").words("echo end").start();
-    let (peer, _) = listener.accept().expect("accept");
+    let peer = listener.connection();
     connections.push(collect(&peer));
     drop(peer);
     run.finish().expect_code(0).expect_output("end\n");
@@ -334,7 +334,7 @@ fn a_full_one_waits(engine: Engine) {
     let size = fs::metadata(place.path().join("spool")).expect("spool").len();
     assert!(size <= 2 << 20, "{size}");
     let listener = place.listen();
-    let (mut peer, _) = listener.accept().expect("accept");
+    let mut peer = listener.connection();
     assert_eq!(crate::capture::digest(&mut peer), payload_digest());
     drop(peer);
     run.finish().expect_code(0).expect_stdout(payload_digest());
@@ -402,7 +402,7 @@ fn a_segment_that_others_remove_is_told(engine: Engine) {
     let (reader, go) = std::io::pipe().expect("pipe");
     let run = run.stdin(reader).start();
     run.stderr.as_ref().expect("captured").wait_for("are sent first", 1);
-    let (mut peer, _): (TcpStream, _) = listener.accept().expect("accept");
+    let mut peer: TcpStream = listener.connection();
     let second = place.path().join(&finished[2]);
     let size = fs::metadata(&second).expect("segment").len() as usize;
     fs::remove_file(second).expect("remove");
@@ -425,7 +425,7 @@ fn an_unfinished_line_is_ended(engine: Engine) {
     run.expect_code(0);
     let listener = place.listen();
     let run = place.launch(engine, "").words("printf two").start();
-    let (peer, _) = listener.accept().expect("accept");
+    let peer = listener.connection();
     assert_eq!(collect(&peer), b"one\ntwo");
     drop(peer);
     run.finish().expect_code(0);
@@ -447,7 +447,7 @@ fn a_collector_that_is_gone_costs_nothing(engine: Engine) {
             .args(["sh", "-c", "echo one; read -r go; echo two"])
             .stdin(reader)
             .start();
-        let (mut peer, _) = listener.accept().expect("accept");
+        let mut peer = listener.connection();
         assert_eq!(read_some(&mut peer, 4), b"one\n");
         drop(peer);
         drop(listener);
@@ -460,7 +460,7 @@ fn a_collector_that_is_gone_costs_nothing(engine: Engine) {
         assert!(used < Duration::from_millis(300), "{used:?} of processor time in a second{keys}");
         let listener = UnixListener::bind(&path).expect("bind");
         drop(go);
-        let (peer, _) = listener.accept().expect("accept");
+        let peer = listener.connection();
         let got = collect(&peer);
         assert!(got == b"two\n" || got == b"one\ntwo\n", "{:?}", String::from_utf8_lossy(&got));
         drop(peer);
@@ -537,7 +537,7 @@ fn a_full_disk_is_waited_for(engine: Engine) {
             .start();
         proc::until("room", || place.path().join("free").exists().then_some(()));
         let listener = place.listen();
-        let (peer, _) = listener.accept().expect("accept");
+        let peer = listener.connection();
         assert!(collect(&peer) == numbers(1_500_000), "all has arrived, {options}");
         drop(peer);
         let run = run.finish();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tempfile::tempdir;
 
+use crate::harness::accept::Accept as _;
 use crate::harness::{Engine, Launch, digest_of_file, need, on_both_engines, strace_works};
 use crate::payload::{Digest, Hasher};
 use crate::proc;
@@ -121,7 +122,7 @@ fn splice_is_forbidden_for_copies_that_threads_write() {
             let listener = UnixListener::bind(directory.path().join("socket")).expect("bind");
             let peer = std::thread::spawn(move || {
                 // The first connection says nothing more after the first kilobytes, and goes.
-                let (mut first, _) = listener.accept().expect("accept");
+                let mut first = listener.connection();
                 let mut got = vec![0; 4000];
                 first.read_exact(&mut got).expect("read");
                 first.shutdown(Shutdown::Write).expect("shutdown");

@@ -1,5 +1,6 @@
 //! What all the suites stand on: the engines, what may be skipped, the payload, and the programs under test.
 
+pub(crate) mod accept;
 pub(crate) mod capture;
 pub(crate) mod ends;
 mod launch;
@@ -7,6 +8,7 @@ pub(crate) mod outcome;
 pub(crate) mod patience;
 pub(crate) mod proc;
 pub(crate) mod terminal;
+mod watchdog;
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};

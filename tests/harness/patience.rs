@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use crate::harness::watchdog;
 use crate::proc;
 
 /// How often the programs are looked at.
@@ -15,7 +16,7 @@ const STALLED: Duration = Duration::from_secs(15);
 
 /// A program that is always busy, such as a loop in a shell, gets anywhere for ever: after so many limits it has had its
 /// time.
-const LIMITS: u32 = 8;
+pub(crate) const LIMITS: u32 = 8;
 
 /// The share of the time in which programs run, or wait for a processor, that counts as progress. nproxy's own looks at
 /// memory take less.
@@ -29,6 +30,12 @@ thread_local! {
 /// Takes note that programs with `variable` (NAME=VALUE) in their environment are this test's.
 pub(crate) fn follow(variable: &str) {
     RUNS.with_borrow_mut(|runs| runs.insert(variable.to_owned()));
+    watchdog::watch(variable);
+}
+
+/// Whether this thread has started programs whose progress can be followed.
+pub(crate) fn follows_any() -> bool {
+    RUNS.with_borrow(|runs| !runs.is_empty())
 }
 
 /// This test's programs that are alive, and what each waits for.

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::harness::accept::Accept as _;
 use crate::harness::outcome::Finished;
 use crate::harness::{Engine, Launch, need, nproxy_path, on_both_engines};
 
@@ -227,7 +228,7 @@ fn rsyslog(engine: Engine) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = listener.local_addr().expect("address").to_string();
     let heard = std::thread::spawn(move || {
-        let (mut peer, _) = listener.accept().expect("accept");
+        let mut peer = listener.connection();
         let mut text = String::new();
         std::io::Read::read_to_string(&mut peer, &mut text).expect("text");
         text
@@ -262,7 +263,7 @@ fn a_collector_that_may_be_away(engine: Engine) {
     run.stderr.as_ref().expect("captured").wait_for("tried again", 1);
     let listener = TcpListener::bind(address).expect("bind");
     drop(go);
-    let (mut peer, _) = listener.accept().expect("accept");
+    let mut peer = listener.connection();
     let mut got = String::new();
     peer.read_to_string(&mut got).expect("read");
     drop(peer);
