@@ -297,8 +297,13 @@ test('near the limit: one line, figures, and a little more room once', async (ch
     console.log('survived');
   `;
   const flags = ['--max-old-space-size=40', '--max-semi-space-size=1'];
-  const loaded = await run(text, { flags });
-  check(loaded.text === 'survived\n', `survived: ${loaded.signal} ${loaded.stderr.slice(0, 300)}`);
+  // V8 also gives up when collections take most of the time, and on a busy machine they may: nothing is to be learned then.
+  let loaded;
+  for (let turn = 0; turn < 10; turn++) {
+    loaded = await run(text, { flags });
+    if (!loaded.stderr.includes('Ineffective mark-compacts')) break;
+  }
+  check(loaded.text === 'survived\n', `survived: ${loaded.signal} ${loaded.stderr}`);
   const line = /nproxy: node \d+: the V8 heap is at its limit of \d+ MiB: emergency; 10 MiB more this once\n/g;
   check((loaded.stderr.match(line) || []).length === 1, `one line: ${loaded.stderr.slice(0, 400)}`);
 });
