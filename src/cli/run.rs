@@ -21,6 +21,9 @@ pub struct RunFlags {
     pub pty: PtyMode,
 
     /// What the command reads: inherit, relay or null
+    ///
+    /// What is relayed to a command at a terminal of its own passes that terminal as if it were typed: control characters
+    /// act, and of a line of more than 4095 bytes the rest is lost. `--pty=never` passes every byte.
     #[arg(long, value_enum, value_name = "SOURCE", default_value_t, env = "NPROXY_STDIN")]
     pub stdin: StdinMode,
 

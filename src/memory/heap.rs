@@ -140,9 +140,9 @@ impl<'p> HeapGuard<'p> {
 /// A change of the heaps' stage, in words.
 pub fn described(change: &HeapChange) -> String {
     let (pid, to) = (change.heap.pid, change.to);
-    let Some((_, from)) = SHARES.iter().find(|(stage, _)| *stage == to) else {
-        return format!("heap: {to}");
-    };
+    let from = SHARES.iter().find(|(stage, _)| *stage == to);
+    // The process that the stage is of may have ended meanwhile.
+    let (Some((_, from)), 1..) = (from, pid) else { return format!("heap: {to}") };
     let (live, limit) = (units::bytes(change.heap.live), units::bytes(change.heap.limit));
     // V8 collects in large steps when its heap is small.
     let passed = |stage: Stage| change.from < stage && stage < to;

@@ -30,6 +30,9 @@ const COST_PART: u32 = 150;
 const COST_PART_FAR: u32 = 1500;
 const RAREST: Duration = Duration::from_secs(1);
 
+/// The same while output is held back, which must not last longer than was meant.
+const RAREST_IN_TRY: Duration = Duration::from_millis(100);
+
 /// The same of looking for new processes alone. Where others fork much, most of what is looked at is theirs.
 const KIN_PART: u32 = 300;
 const KIN_PART_FAR: u32 = 3000;
@@ -185,7 +188,8 @@ impl Guard {
         // From zero: the first sample meets cold caches.
         self.cost = (self.cost * 3 + took) / 4;
         let part = if self.is_calm() { COST_PART_FAR } else { COST_PART };
-        self.due = now + self.policy.period().max((self.cost * part).min(RAREST));
+        let rarest = if self.is_gate_closed() { RAREST_IN_TRY } else { RAREST };
+        self.due = now + self.policy.period().max((self.cost * part).min(rarest));
         changes
     }
 

@@ -19,6 +19,9 @@ pub(super) const IDLE_AFTER: Duration = Duration::from_millis(20);
 /// The most that one operation is asked to move, in bytes: what the largest unprivileged pipe holds.
 pub(super) const TRANSFER: u32 = 1 << 20;
 
+/// So often in a row both ends of a splice may have become ready just after it found one that was not.
+const STUCK: u8 = 8;
+
 /// Whether a relay may take more from its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reads {
@@ -57,6 +60,8 @@ pub(super) struct Link {
     /// that is done.
     pub(super) status: u8,
     pub(super) counters: Counters,
+    /// How often in a row a splice from a socket has said that it would have to wait, and neither end would have to.
+    pub(super) stuck: u8,
     /// Whether what goes into the sink is delivered.
     pub(super) delivery: Delivery,
     /// The books of the thread behind it.
@@ -134,11 +139,28 @@ impl Link {
     }
 
     /// A splice has found no more bytes, and everything before has been delivered. From a file that is not yet the
-    /// end: where the filesystem does not know the size (FUSE with direct_io, /proc), only read(2) finds it.
+    /// end: where the filesystem does not know the size (FUSE with direct_io, /proc), only read(2) finds it. Nor is it from
+    /// a socket: a splice stops in front of TCP's urgent byte, which read(2) steps over.
     pub(super) fn spliced_to_the_end(&self) -> Step {
         match self.kinds.0 {
-            Kind::File => Step::Refused,
+            Kind::File | Kind::Socket => Step::Refused,
             _ => Step::End(End::Delivered),
+        }
+    }
+
+    /// A splice would wait although its ends were polled. A socket that must not wait says so in front of an urgent byte, and
+    /// would say so for ever.
+    pub(super) fn would_block(&mut self) -> Step {
+        self.poll_both();
+        let is_ready =
+            |end: &Option<Endpoint>, ready: fn(&Endpoint) -> bool| end.as_ref().is_some_and(ready);
+        let stuck = self.kinds.0 == Kind::Socket
+            && is_ready(&self.source, Endpoint::has_input)
+            && is_ready(&self.sink, Endpoint::has_room);
+        self.stuck = if stuck { self.stuck + 1 } else { 0 };
+        match self.stuck < STUCK {
+            true => Step::Continue,
+            false => Step::Refused,
         }
     }
 

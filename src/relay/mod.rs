@@ -136,6 +136,7 @@ impl Relay {
             kinds: (from, to),
             packets,
             status: 0,
+            stuck: 0,
             counters: Counters::default(),
             beyond: route.beyond,
             delivery: Delivery::Sink,

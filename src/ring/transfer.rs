@@ -32,8 +32,10 @@ pub(super) fn tee(from: &Fd, to: &Fd, len: u32, full: Full) -> Attempt {
     }
 }
 
-/// Tries a transfer between two fds, and finds out which of them it has to wait for.
+/// Tries a transfer between two fds, and finds out which of them it has to wait for. If it would be neither, that is for who
+/// has asked to find out.
 fn between(from: &Fd, to: &Fd, mut transfer: impl FnMut() -> Result<usize, Errno>) -> Attempt {
+    let mut tried = false;
     loop {
         match transfer() {
             Err(Errno::EINTR) => continue,
@@ -55,6 +57,9 @@ fn between(from: &Fd, to: &Fd, mut transfer: impl FnMut() -> Result<usize, Errno
         }
         if !room {
             return Attempt::BlockedOn(to.clone(), PollFlags::POLLOUT);
+        }
+        if std::mem::replace(&mut tried, true) {
+            return Attempt::Ended(Outcome::Failed(Errno::EAGAIN));
         }
     }
 }

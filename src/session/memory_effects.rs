@@ -22,7 +22,7 @@ pub(super) fn output(relays: &[Relay], closed: bool) -> Output {
     } else {
         Source::Empty
     };
-    Output { source, bytes: gated().map(|relay| relay.counters().bytes).sum() }
+    Output { source, bytes: gated().map(|relay| relay.counters().taken).sum() }
 }
 
 /// Makes the pipes that the gate holds so small, or as large as they were: a command that is held back feels it at

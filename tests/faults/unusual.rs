@@ -4,16 +4,17 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::net::{Shutdown, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send};
 use tempfile::tempdir;
 
 use crate::capture::Capture;
+use crate::harness::ends::tcp_pair;
 use crate::harness::terminal::raw_pair;
 use crate::harness::{Engine, Launch, digest_of_file, on_both_engines};
 use crate::payload::Digest;
@@ -24,6 +25,7 @@ on_both_engines![
     leader_of_a_pty_as_stdout,
     terminal_that_is_hung_up_as_stdin,
     one_socket_for_both,
+    an_urgent_byte,
     file_that_grows,
     memory_as_a_file,
     descriptors_that_cannot_be_read,
@@ -157,6 +159,31 @@ fn one_socket_for_both(engine: Engine) {
         ours.shutdown(Shutdown::Write).expect("shutdown");
         run.finish().expect_code(0).expect_silent();
         assert_eq!(reader.join().expect("the reader"), digest_of(&text), "{way}");
+    }
+}
+
+/// A splice from a TCP socket stops in front of it, and says what it says at the end, or that it would have to wait. The byte
+/// itself is none of the stream's.
+fn an_urgent_byte(engine: Engine) {
+    let text = lines();
+    for way in WAYS.iter().filter(|way| !way.contains("-- cat") || way.contains("relay")) {
+        for nonblocking in [false, true] {
+            let directory = tempdir().expect("directory");
+            let (mut ours, theirs) = tcp_pair();
+            theirs.set_nonblocking(nonblocking).expect("a flag");
+            let run = Launch::nproxy(engine)
+                .words(way)
+                .directory(directory.path())
+                .stdin(OwnedFd::from(theirs))
+                .start();
+            ours.write_all(b"first\n").expect("write");
+            run.stdout.as_ref().expect("captured").wait_for("first\n", 1);
+            send(ours.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("send");
+            ours.write_all(text.as_bytes()).expect("write");
+            ours.shutdown(Shutdown::Write).expect("shutdown");
+            let run = run.finish();
+            run.expect_code(0).expect_stdout(digest_of(&format!("first\n{text}"))).expect_silent();
+        }
     }
 }
 

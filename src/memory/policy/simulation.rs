@@ -385,7 +385,7 @@ proptest! {
     #[test]
     fn a_child_that_lives_without_the_gate_lives_with_it(
         (speed, percent, after, seconds) in (1u64..50, 50u64..1000, 100u64..60_000, 3u64..60),
-        share in 40u64..84,
+        (share, part) in (40u64..84, 10u64..71),
     ) {
         let speed = speed * 20 * KIB;
         let habit = Habit::OnSchedule { percent, after };
@@ -393,7 +393,7 @@ proptest! {
         let far = World { reader: 1 << 30, critical: 1 << 50, emergency: 1 << 51 };
         let off = run(far, &child, GateMode::Off);
         let limit = off.peak * 100 / share;
-        let world = World { critical: limit / 10 * 7, emergency: limit / 10 * 8, ..far };
+        let world = World { critical: limit / 100 * part, emergency: limit / 10 * 8, ..far };
         let auto = run_within(Some(limit), world, &child, GateMode::Auto);
         // What the pipe takes at once, and what comes between two samples.
         let coarse = PIPE * percent / 100 + speed * percent / 100 * 70;

@@ -182,7 +182,11 @@ impl Buffered {
         let cut = match division {
             Division::Anywhere => bytes.len(),
             Division::Lines => line_cut(bytes, source),
-            Division::AwaitedLines => self.line_wait.cut(bytes, source, sink.kind(), BUFFER),
+            Division::AwaitedLines => {
+                // A packet has a byte in front: with room for one nothing more can be read.
+                let most = BUFFER - usize::from(source.packets().is_some());
+                self.line_wait.cut(bytes, source, sink.kind(), most)
+            }
         };
         if division != Division::AwaitedLines {
             self.line_wait = LineWait::No;
@@ -199,7 +203,8 @@ impl Buffered {
                 self.pending = whole.start..end;
                 self.filled = 0..tail.len();
                 self.completing_line = !tail.is_empty();
-                if self.text.is_some() {
+                if let Some(text) = &mut self.text {
+                    text.forget_early();
                     self.lines += line_ends(&output.bytes()[whole.start..end]) as u64;
                 }
             }

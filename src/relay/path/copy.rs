@@ -74,6 +74,14 @@ impl CopyState {
         }
     }
 
+    /// Whether the marker of a gap is on its way into a pipe that has no room for it any more: whoever else fills that pipe was
+    /// faster. The relay does not wait for it.
+    pub(super) fn marks_in_vain(&self) -> bool {
+        self.on_full == OnFull::Drop
+            && self.marker.is_none()
+            && self.pipe.as_ref().is_some_and(|pipe| !pipe.has_room())
+    }
+
     /// Writes the marker of a gap, if it is not being written: the buffer, and how much of it.
     pub(super) fn take_marker(&mut self) -> Option<(Buffer, usize)> {
         let mut buffer = self.marker.take()?;

@@ -25,8 +25,8 @@ pub(in crate::relay) struct Shared {
     buffer: Option<Buffer>,
     /// The bytes of the buffer that have not gone into the sink.
     chunk: Range<usize>,
-    /// The operation in flight.
-    in_flight: Option<Operation>,
+    /// The operation in flight, and the copy that it is for.
+    in_flight: Option<(Operation, u16)>,
     /// No more is taken from the source.
     finishing: bool,
 }
@@ -45,8 +45,8 @@ impl Shared {
         ring: &mut Ring,
     ) -> io::Result<()> {
         let (Some(source), Some(sink)) = (&link.source, &link.sink) else { return Ok(()) };
-        if self.in_flight.is_some() {
-            return Ok(());
+        if let Some((operation, copy)) = self.in_flight {
+            return self.call_back(operation, copy, link, ring);
         }
         let (operation, copy, op) = if self.chunk.is_empty() {
             let Reads::UpTo(most) = reads else { return Ok(()) };
@@ -63,8 +63,27 @@ impl Shared {
             let write = Op::write(sink.fd(), buffer, self.chunk.clone());
             (Operation::Write, 0, when(write, sink, PollFlags::POLLOUT))
         };
-        self.in_flight = Some(operation);
+        self.in_flight = Some((operation, copy));
         ring.submit(Token { copy, ..link.token(operation) }, op)
+    }
+
+    /// Takes back what would wait for room in the pipe of a copy that loses bytes instead: whoever else fills that pipe was
+    /// faster.
+    fn call_back(
+        &self,
+        operation: Operation,
+        copy: u16,
+        link: &Link,
+        ring: &mut Ring,
+    ) -> io::Result<()> {
+        let into_copy = matches!(operation, Operation::Tee | Operation::Mark);
+        let loses = |copy: &CopyState| {
+            copy.on_full == OnFull::Drop && copy.pipe.as_ref().is_some_and(|pipe| !pipe.has_room())
+        };
+        match into_copy && self.copies.get(usize::from(copy)).is_some_and(loses) {
+            true => ring.cancel(Token { copy, ..link.token(operation) }),
+            false => Ok(()),
+        }
     }
 
     /// What the first copy needs that has not got all of the chunk.
@@ -179,7 +198,7 @@ impl Shared {
     }
 
     pub(in crate::relay) fn is_armed(&self) -> bool {
-        self.in_flight == Some(Operation::Read)
+        matches!(self.in_flight, Some((Operation::Read, _)))
     }
 
     pub(in crate::relay) fn held(&self) -> u64 {
@@ -188,7 +207,7 @@ impl Shared {
 
     /// Whether bytes wait for a copy that has no room for them.
     pub(in crate::relay) fn awaits_copy(&self) -> bool {
-        self.in_flight == Some(Operation::Tee)
+        matches!(self.in_flight, Some((Operation::Tee, _)))
     }
 
     /// Bytes that went past each copy.

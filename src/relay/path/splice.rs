@@ -167,15 +167,13 @@ impl Direct {
         match if self.first { result.of_splice() } else { result } {
             TransferResult::Moved(moved) => {
                 self.first = false;
+                link.stuck = 0;
                 link.counters.taken += u64::from(moved);
                 link.delivered(moved);
                 Step::Continue
             }
             TransferResult::EndOfFile => link.spliced_to_the_end(),
-            TransferResult::WouldBlock => {
-                link.poll_both();
-                Step::Continue
-            }
+            TransferResult::WouldBlock => link.would_block(),
             TransferResult::Again | TransferResult::Cancelled => Step::Continue,
             TransferResult::Refused if self.first => Step::Refused,
             TransferResult::Refused => link.splice_failed(nix::errno::Errno::EINVAL),
@@ -303,6 +301,7 @@ impl Brokered {
         match forbidden_at_first(result, link) {
             TransferResult::Moved(moved) => {
                 self.held += u64::from(moved);
+                link.stuck = 0;
                 link.counters.taken += u64::from(moved);
                 link.counters.operations += 1;
                 Step::Continue
@@ -319,6 +318,8 @@ impl Brokered {
             {
                 self.end_if_drained(link)
             }
+            // Buffers take over where nothing is held.
+            TransferResult::WouldBlock if self.held == 0 => link.would_block(),
             TransferResult::WouldBlock => {
                 link.poll_both();
                 Step::Continue

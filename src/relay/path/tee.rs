@@ -61,6 +61,11 @@ impl Teed {
         ring: &mut Ring,
     ) -> io::Result<()> {
         let (Some(source), Some(sink)) = (&link.source, &link.sink) else { return Ok(()) };
+        for (index, copy) in self.copies.iter().enumerate() {
+            if copy.busy && copy.marks_in_vain() {
+                ring.cancel(Token { copy: index as u16, ..link.token(Operation::Mark) })?;
+            }
+        }
         if self.splicing || self.input == Input::Awaited || self.copies.iter().any(|copy| copy.busy)
         {
             return Ok(());

@@ -282,9 +282,10 @@ impl Grid {
         self.at.column = self.at.column.saturating_sub(columns);
     }
 
-    /// Right, not beyond the terminal's last column.
+    /// Right, not beyond the terminal's last column; a line that is longer than the terminal may be there already.
     pub(super) fn right(&mut self, columns: usize) {
-        self.set_column(self.at.column + columns);
+        let column = self.at.column.saturating_add(columns).min(self.columns - 1);
+        self.at.column = self.at.column.max(column);
     }
 
     /// To a column, from 0.

@@ -125,6 +125,8 @@ fn columns() {
     let narrow = ScreenSize { rows: 6, columns: 10 };
     assert_eq!(whole(narrow, b"\x1b[999Cx\r\x1b[99Gy\ra longer line\n"), b"a longer line\n");
     assert_eq!(whole(narrow, b"\x1b[999Cx"), b"         x");
+    // Beyond it no move to the right leads back.
+    assert_eq!(whole(narrow, b"a longer line\x1b[Cx\n"), b"a longer linex\n");
 }
 
 #[test]

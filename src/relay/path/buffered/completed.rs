@@ -44,14 +44,14 @@ impl Buffered {
             }
             TransferResult::Moved(moved) => {
                 self.completing_line = false;
-                let before = self.filled.end;
+                let (before, held) = (self.filled.end, self.filled.len());
                 match link.packets {
                     Some(newlines) => self.unpack(moved as usize, newlines, link),
                     None => self.filled.end += moved as usize,
                 }
                 link.counters.taken += (self.filled.len() + self.filled.start - before) as u64;
                 if let Some(text) = &mut self.text {
-                    text.arrive();
+                    text.arrive(held.min(self.filled.len()));
                 }
                 Step::Continue
             }
