@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use super::carrier::Carrier;
-use super::intake::{Intake, Taken, Unread};
+use super::intake::{Intake, Taken, Unread, is};
 use super::pause::Pause;
 use super::presence::Presence;
 use super::socket::{Address, Connecting, Socket};
@@ -151,12 +151,18 @@ impl Collector {
             written => written?,
         };
         let until = Instant::now() + CLOSING;
-        while socket.unsent() > 0 && Instant::now() < until {
+        let is_refused = || is(socket.fd(), PollFlags::POLLERR);
+        while socket.unsent() > 0
+            && !is_refused()
+            && Instant::now() < until
+            && !intake.stop.is_asked()
+        {
             let soon = Instant::now() + Duration::from_millis(1);
-            let [found] = intake.wait([Some((socket.fd(), PollFlags::empty()))], Some(soon));
-            if found.intersects(PollFlags::POLLERR) {
-                return Ok(false);
-            }
+            intake.wait([Some((socket.fd(), PollFlags::empty()))], Some(soon));
+        }
+        // However late this is.
+        if is_refused() {
+            return Ok(false);
         }
         carrier.skip_first(intake)?;
         intake.beyond.wrote(1);
@@ -173,9 +179,13 @@ impl Collector {
         loop {
             // In this order: a Unix socket has nothing unsent any more once its peer has thrown it away unread, and tells so
             // before.
-            let left = socket.unsent();
+            let left = socket.unanswered();
             // One that says no more, as journald does from the start, may still read.
             socket.drain()?;
+            // After an end of its own, reading does not tell of it.
+            if let Some(errno) = socket.error() {
+                return Err(errno);
+            }
             if left == 0 || intake.stop.is_asked() {
                 return Ok(());
             }

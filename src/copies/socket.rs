@@ -112,7 +112,12 @@ impl Socket {
     pub(super) fn unsent(&self) -> u64 {
         // TCP's end is a byte to the kernel.
         let end = u64::from(self.family == Family::Tcp && self.finished.get());
-        unsent(self.fd.as_raw_fd()).saturating_sub(end)
+        self.unanswered().saturating_sub(end)
+    }
+
+    /// The same with the end that was said.
+    pub(super) fn unanswered(&self) -> u64 {
+        unsent(self.fd.as_raw_fd())
     }
 
     /// The most that the peer's kernel may have taken and the peer not read, in bytes; 0 if that cannot be told.
@@ -140,9 +145,8 @@ impl Socket {
 
     /// No more comes.
     pub(super) fn finish(&self) {
-        self.finished.set(true);
         // A peer that has gone needs not be told.
-        let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
+        self.finished.set(shutdown(self.fd.as_raw_fd(), Shutdown::Write).is_ok());
     }
 
     /// Reads and forgets what the peer has said. True once it says no more.
