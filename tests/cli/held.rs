@@ -25,7 +25,7 @@ on_both_engines![
 ];
 
 fn nothing_of_a_success(engine: Engine) {
-    let script = format!("peer write {} 1; echo and this >&2", payload_bytes());
+    let script = format!("peer write {} 64K; echo and this >&2", payload_bytes());
     Launch::nproxy(engine)
         .args(["--only-on-failure", "sh", "-c", &script])
         .finish()
@@ -36,7 +36,7 @@ fn nothing_of_a_success(engine: Engine) {
 
 /// Byte for byte, each stream where it belongs, and the status.
 fn all_of_a_failure(engine: Engine) {
-    let script = format!("peer write {} 1; seq 5 >&2; exit 42", payload_bytes());
+    let script = format!("peer write {} 64K; seq 5 >&2; exit 42", payload_bytes());
     let run = Launch::nproxy(engine).args(["--only-on-failure", "sh", "-c", &script]).finish();
     run.expect_code(42).expect_stdout(payload_digest());
     run.expect(run.stderr.text() == "1\n2\n3\n4\n5\n", "stderr as it was");
@@ -58,7 +58,7 @@ fn order_of_both_streams(engine: Engine) {
 /// The streams have different prefixes, and still their order.
 fn order_of_streams_that_are_told_apart(engine: Engine) {
     let script = "nproxy --only-on-failure --prefix '{stream} ' \
-        sh -c 'for i in 1 2 3 4; do echo $i; sleep .1; echo $i >&2; sleep .1; done; exit 1' 2>&1";
+        sh -c 'for i in 1 2 3 4; do echo $i; sleep .4; echo $i >&2; sleep .4; done; exit 1' 2>&1";
     let expected: String = (1..=4).map(|i| format!("stdout {i}\nstderr {i}\n")).collect();
     Launch::shell(engine, script).finish().expect_code(1).expect_output(&expected);
 }
@@ -74,7 +74,7 @@ fn death_by_a_signal(engine: Engine) {
 fn copies_and_figures_as_always(engine: Engine) {
     let directory = tempfile::tempdir().expect("directory");
     for status in [0, 1] {
-        let script = format!("peer write {} 1; exit {status}", payload_bytes());
+        let script = format!("peer write {} 64K; exit {status}", payload_bytes());
         let run = Launch::nproxy(engine)
             .args(["--only-on-failure", "--tee=log", "--stats-file=stats", "sh", "-c", &script])
             .directory(directory.path())
@@ -125,7 +125,7 @@ fn full_disk_ends_the_hiding(engine: Engine) {
         return;
     }
     let script = format!(
-        "mount -t tmpfs -o size=10M none /mnt && TMPDIR=/mnt exec {} --only-on-failure peer write {} 1",
+        "mount -t tmpfs -o size=10M none /mnt && TMPDIR=/mnt exec {} --only-on-failure peer write {} 64K",
         nproxy_path().display(),
         payload_bytes(),
     );
@@ -156,7 +156,7 @@ fn reader_that_leaves(engine: Engine) {
 
 fn silence_is_a_failure(engine: Engine) {
     let run = Launch::nproxy(engine)
-        .args(["--only-on-failure", "--idle-timeout=300ms", "sh", "-c", "echo before; sleep 600"])
+        .args(["--only-on-failure", "--idle-timeout=2s", "sh", "-c", "echo before; sleep 600"])
         .finish();
     run.expect_code(124).expect_output("before\n");
 }

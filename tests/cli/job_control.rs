@@ -161,6 +161,7 @@ fn interrupted(engine: Engine) {
     terminal.screen.wait_for("status=5", 1);
 
     terminal.enter("yes | nproxy > /dev/null");
+    terminal.shell.process("yes");
     terminal.shell.process("nproxy");
     terminal.press(CTRL_C);
     terminal.wait_for_prompt();

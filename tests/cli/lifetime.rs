@@ -82,7 +82,7 @@ fn linger_until_the_end(engine: Engine) {
 fn busy_grandchild_is_carried(engine: Engine) {
     let script =
         "(i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo $i; sleep 0.03; done) 2>/dev/null & exit 2";
-    let run = Launch::nproxy(engine).args(["--linger=400ms", "bash", "-c", script]).finish();
+    let run = Launch::nproxy(engine).args(["--linger=2s", "bash", "-c", script]).finish();
     let expected: String = (1..=40).map(|line| format!("{line}\n")).collect();
     run.expect_code(2).expect_silent().expect_output(&expected);
 }
@@ -90,16 +90,24 @@ fn busy_grandchild_is_carried(engine: Engine) {
 /// A sleeping reader is no silence either: the child is long gone, its bytes wait, and all of them arrive.
 fn sleeping_reader_after_the_child(engine: Engine) {
     let (reader, writer) = std::io::pipe().expect("pipe");
-    let script = "peer write $BYTES 64K 2>/dev/null & exit 0";
+    let (source, go) = std::io::pipe().expect("pipe");
+    let script = "peer write $BYTES 64K 2>/dev/null & read -r go; exit 0";
     let run = Launch::nproxy(engine)
         .args(["--linger=50ms", "bash", "-c", script])
         .env("BYTES", payload_bytes().to_string())
+        .stdin(source)
         .stdout(writer)
         .start();
     let grandchild = run.process("peer write");
     proc::until_blocked_in_write(grandchild);
-    // until_blocked_in_write alone has watched for longer than --linger.
-    assert!("SRD".contains(proc::state(run.pid())), "{}", proc::describe(run.pid()));
+    drop(go);
+    proc::until("the child to be gone", || (run.processes().len() == 2).then_some(()));
+    // Much longer than --linger.
+    let watched = Instant::now();
+    while watched.elapsed() < Duration::from_millis(300) {
+        assert!("SRD".contains(proc::state(run.pid())), "{}", proc::describe(run.pid()));
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let arrived = Capture::of(reader);
     run.finish().expect_code(0).expect_silent();
     let arrived =

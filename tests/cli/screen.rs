@@ -134,8 +134,10 @@ fn a_stream_that_is_left_shows_all(engine: Engine) {
 
 /// The reader is gone before the lines that are held have been written.
 fn nothing_is_said_to_be_delivered_that_is_held(engine: Engine) {
-    let script = "(seq 30; sleep 0.3) | nproxy --text=screen | head -n 1; echo ${PIPESTATUS[1]}";
-    let run = Launch::shell(engine, script).finish();
+    let script = "(seq 30; until [ -e gone ]; do sleep 0.01; done) | nproxy --text=screen | \
+        { head -n 1; exec <&-; touch gone; }; echo ${PIPESTATUS[1]}";
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = Launch::shell(engine, script).directory(directory.path()).finish();
     run.expect_code(0).expect_output("1\n141\n");
 }
 

@@ -171,7 +171,7 @@ fn first_process_of_a_container(engine: Engine) {
         .expect_silent();
     // Orphans that end while the child runs are gone from the process table soon, and none is taken for the child.
     let script = "for i in 1 2 3 4 5; do (sh -c 'exit 3' >/dev/null &); done
-        until [ $(ls /proc | grep -c '^[0-9]') = 4 ] && ! grep -q '^State:.Z' /proc/[0-9]*/status 2>/dev/null; do sleep 0.01; done
+        until set -- /proc/[0-9]*; [ $# = 2 ] && ! grep -q '^State:.Z' /proc/[0-9]*/status; do sleep 0.01; done
         echo reaped; exit 5";
     inside(&["bash", "-c", script]).expect_code(5).expect_silent().expect_output("reaped\n");
 }

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::tempdir;
 
 use crate::capture::waiting_bytes;
-use crate::harness::accept::Accept as _;
+use crate::harness::accept::{Accept as _, free_address};
 use crate::harness::{Engine, Launch, on_both_engines, payload_bytes, payload_digest};
 use crate::proc;
 
@@ -24,11 +24,6 @@ on_both_engines![
     one_that_never_comes_is_left,
     a_name_that_cannot_be_resolved_is_an_error,
 ];
-
-/// An address at which nobody listens.
-fn free_address() -> std::net::SocketAddr {
-    TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address")
-}
 
 fn absent_at_the_start(engine: Engine) {
     let directory = tempdir().expect("directory");

@@ -121,10 +121,6 @@ fn names_with_escape_sequences(engine: Engine) {
             "no control character reaches the terminal",
         );
     }
-    let run = Launch::program("bash")
-        .args(["-c", "exec -a \"$0\" sleep 60 & exit 0", evil])
-        .directory(directory.path());
-    drop(run);
     let holder = format!("(exec -a '{evil}' sleep 60) & echo x");
     let run = Launch::nproxy(engine).args(["--", "bash", "-c", &holder]).finish();
     let shown = run.stderr.text();
@@ -212,7 +208,7 @@ fn signal_that_was_handled_is_forgotten(engine: Engine) {
         {
             let directory = tempdir().expect("directory");
             let child = format!(
-                "trap 'n=$((n+1)); echo handled $n; [ $n -lt 3 ] || trap - {name}' {name}; \
+                "trap 'n=$((n+1)); [ $n -lt 3 ] || trap - {name}; echo handled $n' {name}; \
                  echo up; while :; do sleep 0.05; done"
             );
             let script = format!(

@@ -1,8 +1,9 @@
 //! Connections that programs under test make, waited for like everything else: not for ever.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -37,6 +38,16 @@ pub(crate) trait Accept: AsFd {
             }
         }
     }
+}
+
+/// An address at which nobody listens, and nobody else will: on a host number of its own, because a port that was given back
+/// on 127.0.0.1 may be given to anybody.
+pub(crate) fn free_address() -> SocketAddr {
+    static HOSTS: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = HOSTS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let process = u8::try_from(std::process::id() % 64).expect("less than 64");
+    let host = Ipv4Addr::new(127, 64 + process, high, low);
+    TcpListener::bind((host, 0)).and_then(|free| free.local_addr()).expect("a free address")
 }
 
 impl Accept for TcpListener {

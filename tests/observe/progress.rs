@@ -25,8 +25,10 @@ fn nothing_is_shown_in_a_pipe_unless_forced(engine: Engine) {
     run.expect_code(0).expect_output("1234\n6789\n");
     let text = run.stderr.text();
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines.len(), 2, "one each second, and the last: {text:?}");
-    assert!(lines[0].contains("50 %") && lines[1].contains("100 %"), "{text:?}");
+    let seconds = run.elapsed.as_secs() as usize;
+    assert!((2..=1 + seconds).contains(&lines.len()), "one each second, and the last: {text:?}");
+    let (last, before) = lines.split_last().expect("lines");
+    assert!(before.iter().any(|line| line.contains("50 %")) && last.contains("100 %"), "{text:?}");
     assert!(!text.contains(['\r', '\x1b']), "{text:?}");
 }
 
@@ -63,7 +65,7 @@ fn lines_a_name_and_an_interval(engine: Engine) {
         let run = Launch::nproxy(engine)
             .words("--progress=always --progress-lines --progress-name=log --progress-interval=100ms --size=1000")
             .args(copies)
-            .args(["sh", "-c", "seq 500; sleep .5; seq 501 1000"])
+            .args(["sh", "-c", "seq 500; sleep 1; seq 501 1000"])
             .finish();
         let expected: String = (1..=1000).map(|number| format!("{number}\n")).collect();
         run.expect_code(0).expect_output(&expected);
@@ -71,7 +73,8 @@ fn lines_a_name_and_an_interval(engine: Engine) {
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.len() >= 4, "one each 100 ms: {text:?}");
         assert!(lines.iter().all(|line| line.starts_with("log: ")), "{text:?}");
-        assert!(lines[1].contains("500 lines") && lines[1].contains(" 50 %"), "{text:?}");
+        let half = |line: &&str| line.contains("500 lines") && line.contains(" 50 %");
+        assert!(lines.iter().any(half), "{text:?}");
         assert!(lines.last().unwrap().contains("1000 lines"), "{text:?}");
         assert!(lines.last().unwrap().ends_with("100 %"), "{text:?}");
     }
@@ -93,11 +96,11 @@ fn on_terminal(engine: Engine, line: &str) -> Option<String> {
 
 fn a_terminal_gets_one_line(engine: Engine) {
     let line =
-        "(printf 12345; sleep 0.7; printf 67890) | nproxy --progress --size 10 | cat >/dev/null";
+        "(printf 12345; sleep 1; printf 67890) | nproxy --progress --size 10 | cat >/dev/null";
     let Some(shown) = on_terminal(engine, line) else { return };
     let frames: Vec<&str> = shown.split('\r').filter(|frame| frame.contains("/s")).collect();
-    assert!((3..=6).contains(&frames.len()), "{shown:?}");
-    assert!(frames[0].contains("50 %"), "{shown:?}");
+    assert!((3..=20).contains(&frames.len()), "a few each second: {shown:?}");
+    assert!(frames.iter().any(|frame| frame.contains("50 %")), "{shown:?}");
     assert!(frames.last().unwrap().contains("100 %"), "{shown:?}");
     assert_eq!(shown.matches('\n').count(), 1, "{shown:?}");
     // Each frame is written over the last, and only what is left of that is erased.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::harness::accept::Accept as _;
+use crate::harness::accept::{Accept as _, free_address};
 use crate::harness::outcome::Finished;
 use crate::harness::{Engine, Launch, need, nproxy_path, on_both_engines};
 
@@ -252,8 +252,7 @@ fn a_collector_that_may_be_away(engine: Engine) {
     let place = directory(&[("app", "#!/bin/sh\necho one; read -r go; echo two\n")]);
     let spool = place.path().join("spool");
     fs::create_dir(&spool).expect("directory");
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-    let address = address.expect("address");
+    let address = free_address();
     let command = recipe("A collector that may be away")
         .replace("loghost:5140", &address.to_string())
         .replace("/var/spool/app", &spool.display().to_string())

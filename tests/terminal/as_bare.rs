@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::{TempDir, tempdir};
 
@@ -229,13 +230,16 @@ fn a_question_before_a_pager(engine: Engine) {
 
 fn signals_reach_the_foreground_group(engine: Engine) {
     compare(engine, "left=0\r\n", |shell| {
-        let count = "ps -eo args | grep -c \"^sleep 50.$(basename $PWD)\"";
+        // Nobody else sleeps for so long; what a signal has reached needs a moment to end.
+        static SLEEPS: AtomicU32 = AtomicU32::new(0);
+        let number = SLEEPS.fetch_add(1, Ordering::Relaxed);
+        let sleep = format!("sleep 50.{}{number:03}", std::process::id());
+        let count = format!(
+            "left() {{ ps -eo args | grep -c '^{sleep}$'; }}
+             for i in $(seq 100); do [ $(left) != 0 ] || break; sleep 0.1; done; left"
+        );
         fs::write(shell.directory.path().join("count"), count).expect("script");
-        fs::write(
-            shell.directory.path().join("wait"),
-            "sleep 50.$(basename $PWD | tr -dc 0-9)1; :",
-        )
-        .expect("script");
+        fs::write(shell.directory.path().join("wait"), format!("{sleep}; :")).expect("script");
         shell.terminal.run("timeout 0.5 $N sh wait; echo status=$? left=$(sh count)");
     });
     use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};

@@ -85,7 +85,7 @@ signal_forwarded() {
     grep -q 'got it' out || fail "the child saw no SIGTERM"
 }
 pipe_outlives_the_child() {
-    nproxy --linger=100ms sh -c 'sleep 20 & echo said' >out 2>err
+    nproxy --linger=100ms sh -c 'sleep 20 & until grep -q sleep /proc/$!/comm; do :; done; echo said' >out 2>err
     expect status $? 0
     expect output "$(cat out)" said
     grep -q 'pid [0-9]* (sleep 20) holds' err || fail "no notice: $(cat err)"

@@ -1,14 +1,16 @@
 //! The program under test.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use crate::nats::Server;
 
 /// `nproxy-ship PATH --to SERVER --subject logs.test`, without what this machine's environment says.
 pub(crate) fn command(path: &Path, server: &Server) -> Command {
+    bound();
     let mut command = Command::new(env!("CARGO_BIN_EXE_nproxy-ship"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("NPROXY_SHIP_") {
@@ -17,6 +19,19 @@ pub(crate) fn command(path: &Path, server: &Server) -> Command {
     }
     command.arg(path).args(["--to", &server.url(), "--subject", "logs.test"]);
     command
+}
+
+/// Ends all of it, if a program under test never ends or never says what it is waited for.
+fn bound() {
+    const LONGEST: Duration = Duration::from_secs(15 * 60);
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::thread::spawn(|| {
+            std::thread::sleep(LONGEST);
+            let _ = std::io::stderr().write_all(b"\nthe tests of nproxy-ship take too long\n");
+            std::process::exit(101);
+        });
+    });
 }
 
 /// Runs `command --once` to its end; returns status and stderr.
