@@ -11,12 +11,16 @@ use super::carrier::Carrier;
 use super::intake::{Intake, Taken, Unread, is};
 use super::pause::Pause;
 use super::presence::Presence;
-use super::socket::{Address, Connecting, Socket};
+use super::socket::{Address, Connecting, Family, Socket};
 use super::writer::Work;
 use crate::error::Error;
 
-/// How long a peer that has said that it closes may take to show whether it still reads.
-const CLOSING: Duration = Duration::from_millis(100);
+/// How long a Unix peer that says no more may take to show whether it still reads. One that closes refuses at once what comes
+/// later; one that does not read holds up nothing. TCP is waited for: its kernel acknowledges or resets, however far away.
+const READING: Duration = Duration::from_millis(100);
+
+/// The longest pause between two looks whether a byte has arrived.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Such a copy.
 #[derive(Debug)]
@@ -142,7 +146,7 @@ impl Collector {
     }
 
     /// Sends one byte and waits until it has arrived, or the peer has refused it, which is false. A refused one stays in the
-    /// pipe.
+    /// pipe, and the rest with it: sent on a guess, they would be lost where the answer is late.
     fn probe(socket: &Socket, carrier: &mut Carrier, intake: &Intake) -> Result<bool, Errno> {
         let Some(byte) = carrier.first(intake)? else { return Ok(true) };
         match nix::unistd::write(socket.fd(), &[byte]) {
@@ -150,15 +154,23 @@ impl Collector {
             Err(Errno::EAGAIN) => return Ok(true),
             written => written?,
         };
-        let until = Instant::now() + CLOSING;
+        let until = match socket.family() {
+            Family::Tcp => None,
+            Family::Unix => Some(Instant::now() + READING),
+        };
         let is_refused = || is(socket.fd(), PollFlags::POLLERR);
-        while socket.unsent() > 0
-            && !is_refused()
-            && Instant::now() < until
+        let (mut pause, mut unread) = (Duration::from_millis(1), Unread::default());
+        while !is_refused()
+            && until.is_none_or(|until| Instant::now() < until)
             && !intake.stop.is_asked()
         {
-            let soon = Instant::now() + Duration::from_millis(1);
-            intake.wait([Some((socket.fd(), PollFlags::empty()))], Some(soon));
+            match socket.unsent() {
+                0 => break,
+                left => unread.note(left, intake),
+            };
+            // poll(2) would come back at once for a peer that is gone.
+            intake.wait::<0>([], Some(Instant::now() + pause));
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         // However late this is.
         if is_refused() {
@@ -192,7 +204,7 @@ impl Collector {
             unread.note(left, intake);
             // Now that both sides say no more, poll(2) would come back at once.
             intake.wait::<0>([], Some(Instant::now() + pause));
-            pause = (pause * 2).min(Duration::from_millis(20));
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

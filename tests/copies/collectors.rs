@@ -11,12 +11,13 @@ use tempfile::tempdir;
 
 use crate::capture::waiting_bytes;
 use crate::harness::accept::{Accept as _, free_address};
-use crate::harness::{Engine, Launch, on_both_engines, payload_bytes, payload_digest};
+use crate::harness::{Engine, Launch, need, on_both_engines, payload_bytes, payload_digest};
 use crate::proc;
 
 on_both_engines![
     absent_at_the_start,
     one_that_closes_is_connected_again,
+    one_that_closes_behind_a_slow_link_is_connected_again,
     one_that_answers_is_read,
     one_that_reads_slowly_is_waited_for,
     one_that_closes_unread_at_the_end_is_told,
@@ -68,6 +69,57 @@ fn one_that_closes_is_connected_again(engine: Engine) {
     let run = run.finish();
     run.expect_code(0).expect_output("1\n2\n3\n4\n5\nend\n");
     run.expect(!run.stderr.text().contains("not written"), "nothing counts as lost");
+}
+
+/// The peer's refusal of the first byte takes as long as the link is down, and all the time nothing counts as delivered.
+fn one_that_closes_behind_a_slow_link_is_connected_again(engine: Engine) {
+    if !need(&[
+        "unshare", "-rn", "ip", "link", "add", "near", "type", "veth", "peer", "name", "far",
+    ]) || !need(&["python3", "--version"])
+    {
+        return;
+    }
+    let script = r#"
+        mkfifo go; exec 3<>go
+        unshare -n sleep 600 & far=$!
+        own=$(readlink /proc/self/ns/net)
+        until there=$(readlink "/proc/$far/ns/net") && [ "$there" != "$own" ]; do :; done
+        ip link add near type veth peer name far netns "$far"
+        ip addr add 10.0.0.1/24 dev near; ip link set near up
+        nsenter -t "$far" -n sh -c 'ip addr add 10.0.0.2/24 dev far; ip link set far up'
+        nsenter -t "$far" -n python3 -c "
+import socket
+server = socket.create_server(('10.0.0.2', 5140))
+first = server.accept()[0]
+open('first', 'wb').write(first.recv(4))
+first.close()
+second = server.accept()[0].makefile('rb')
+open('second', 'wb').write(second.read())
+" &
+        collector=$!
+        nproxy --tee-strict --tee tcp:10.0.0.2:5140 --             sh -c 'echo one; read -r word <&3; echo two; read -r word <&3; echo three' >out 2>said &
+        nproxy=$!
+        state() { ss -tni dst 10.0.0.2; }
+        until state | grep -q CLOSE-WAIT || ! kill -0 "$nproxy"; do sleep .01; done
+        ip link set near down
+        echo >&3
+        until state | grep -q 'backoff:[2-9]' || ! kill -0 "$nproxy"; do sleep .01; done
+        ip link set near up
+        echo >&3
+        wait "$nproxy"; status=$?
+        wait "$collector"
+        cat said >&2
+        kill "$far"
+        cat first second
+        exit "$status"
+    "#;
+    let directory = tempdir().expect("directory");
+    let run = Launch::program("unshare")
+        .args(["-rn", "bash", "-c", script])
+        .env("NPROXY_ENGINE", engine.name())
+        .directory(directory.path())
+        .finish();
+    run.expect_code(0).expect_output("one\ntwo\nthree\n");
 }
 
 /// Closes a connection, and waits until the other side's kernel knows.
