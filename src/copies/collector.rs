@@ -46,7 +46,7 @@ enum Peer {
 /// Why a connection is no more.
 enum Over {
     /// The copy has ended.
-    Input,
+    Input(Peer),
     /// The peer has gone.
     Peer(Errno),
     /// The peer has gone, as one byte has shown, which stays for the next connection.
@@ -63,11 +63,16 @@ impl Collector {
     /// Connects, however often it takes. `None` if the thread is asked to leave, or nothing has come and nothing will.
     fn connect(&mut self, intake: &Intake, pause: &mut Pause) -> Option<Socket> {
         let mut connecting = Connecting::default();
-        while !intake.stop.is_asked() && !self.carrier.is_over(intake) {
+        loop {
+            // Before it is asked: an end that comes in between would not be seen.
+            let end = intake.end();
+            if intake.stop.is_asked() || self.carrier.is_over(intake) {
+                return None;
+            }
             match connecting.advance(&self.address) {
                 Ok(None) => {
                     if let Some((fd, until)) = connecting.pending() {
-                        intake.wait([Some((fd, PollFlags::POLLOUT))], until);
+                        intake.wait([Some((fd, PollFlags::POLLOUT)), end], until);
                     }
                     continue;
                 }
@@ -81,9 +86,8 @@ impl Collector {
                 Err(errno) => self.presence.is_absent(errno, intake),
             }
             connecting = Connecting::default();
-            pause.wait(intake);
+            pause.wait_unless(intake, || self.carrier.is_over(intake));
         }
-        None
     }
 
     fn greet(&self, socket: &Socket) -> Result<(), Errno> {
@@ -124,7 +128,7 @@ impl Collector {
             };
             match sent {
                 Ok(Taken::Bytes(bytes)) => intake.beyond.wrote(bytes as u64),
-                Ok(Taken::End) => return Over::Input,
+                Ok(Taken::End) => return Over::Input(peer),
                 Ok(Taken::Nothing) => {
                     let mut events = PollFlags::empty();
                     let ready = carrier.has_bytes(intake);
@@ -218,11 +222,12 @@ impl Work for Collector {
             // One that nothing was sent over may be reset as its collector pleases.
             let sent = intake.beyond.bytes() > before;
             match over {
-                Over::Input => {
+                Over::Input(peer) => {
                     let parted = Collector::part(&socket, &intake);
                     intake.beyond.lose(socket.unsent());
                     if let Err(errno) = parted
                         && sent
+                        && (peer == Peer::Speaks || !socket.is_only_end_refused(errno))
                     {
                         return Err(Error::os(format!("write to {}", intake.name), errno));
                     }
@@ -239,15 +244,22 @@ impl Work for Collector {
                         _ => (Errno::EPIPE, 1),
                     };
                     let errno = socket.error().unwrap_or(errno);
-                    reset |= sent && errno == Errno::ECONNRESET;
+                    // A peer that had said that it says no more resets by EPIPE, and so does one that was closed before
+                    // something came: but that is not acknowledged.
+                    let unread = errno == Errno::EPIPE
+                        && socket.unsent() == 0
+                        && socket.family() == Family::Tcp;
+                    reset |= sent && (unread || errno == Errno::ECONNRESET);
                     self.presence.has_gone(errno, &intake);
-                    // One that takes nothing is not connected again and again.
-                    match sent {
-                        true => pause = Pause::new(),
-                        false => pause.wait(&intake),
-                    }
                     // The rest of that is lost at least.
                     intake.beyond.lose(socket.unsent().saturating_sub(kept));
+                    drop(socket);
+                    // One that takes something and leaves has a short pause too, or it would be connected, and lose what it
+                    // has not read, thousands of times a second.
+                    if sent {
+                        pause = Pause::new();
+                    }
+                    pause.wait_unless(&intake, || self.carrier.is_over(&intake));
                 }
             }
         }

@@ -251,6 +251,12 @@ impl Intake {
         let _ = poll(&mut [PollFd::new(self.head(), PollFlags::POLLIN)], limit);
     }
 
+    /// The end of the copy, to be waited for. `None` once it has come: poll(2) would tell of it for ever.
+    pub(crate) fn end(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let pipe = self.pipe.as_fd();
+        (!is(pipe, PollFlags::POLLHUP)).then_some((pipe, PollFlags::empty()))
+    }
+
     /// Where the next byte comes from, to be waited for.
     pub(crate) fn input(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         Some((self.head(), PollFlags::POLLIN))

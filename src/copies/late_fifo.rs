@@ -42,7 +42,9 @@ impl LateFifo {
             options.write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
             match options.open(&self.path) {
                 Ok(fifo) => return Ok(Some(fifo)),
-                Err(error) if error.raw_os_error() == Some(libc::ENXIO) => pause.wait(intake),
+                Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                    pause.wait_unless(intake, || intake.is_over());
+                }
                 Err(error) => return Err(Error::os(format!("open {}", intake.name), error)),
             }
         }

@@ -14,7 +14,8 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
-    SockaddrLike, UnixAddr, connect, getsockopt, shutdown, socket, sockopt,
+    SockaddrLike, SockaddrStorage, UnixAddr, connect, getpeername, getsockname, getsockopt,
+    shutdown, socket, sockopt,
 };
 
 use super::intake::is;
@@ -22,6 +23,11 @@ use crate::ring::{unanswered, unsent, widest_window};
 
 /// How long one try to connect may take.
 const CONNECTING: Duration = Duration::from_secs(5);
+
+/// So many reads of so many bytes are more than a socket's queue holds: once they are made, all that lay there at the start, and
+/// an end behind it, has been seen.
+const READS: u32 = 4096;
+const READ: usize = 16 << 10;
 
 /// So often is sent again in vain before a connection counts as lost: the waits of 0.2, 0.4, 0.8, 1.6, 3.2 and 6.4 s are over.
 const UNANSWERED: u8 = 6;
@@ -134,6 +140,12 @@ impl Socket {
         self.family == Family::Tcp && unanswered(self.fd.as_raw_fd()) >= UNANSWERED
     }
 
+    /// Whether nothing but our own end was refused: a peer that had closed long before, and whose kernel does not remember it.
+    pub(super) fn is_only_end_refused(&self, errno: Errno) -> bool {
+        let all_but_the_end = self.unanswered() == 1 && self.unsent() == 0;
+        self.family == Family::Tcp && errno == Errno::ECONNRESET && all_but_the_end
+    }
+
     /// What has befallen it, if anything has.
     pub(super) fn error(&self) -> Option<Errno> {
         match getsockopt(&self.fd, sockopt::SocketError) {
@@ -143,16 +155,26 @@ impl Socket {
         }
     }
 
+    /// Whether it is connected to itself: to a port of this machine at which nobody listens, which the kernel happened to give
+    /// to our end.
+    fn is_its_own_peer(&self) -> bool {
+        let fd = self.fd.as_raw_fd();
+        self.family == Family::Tcp
+            && getpeername::<SockaddrStorage>(fd)
+                .is_ok_and(|peer| getsockname::<SockaddrStorage>(fd) == Ok(peer))
+    }
+
     /// No more comes.
     pub(super) fn finish(&self) {
         // A peer that has gone needs not be told.
         self.finished.set(shutdown(self.fd.as_raw_fd(), Shutdown::Write).is_ok());
     }
 
-    /// Reads and forgets what the peer has said. True once it says no more.
+    /// Reads and forgets what the peer has said. True once it says no more. One that talks all the time is heard out later:
+    /// it does not keep the copy from being sent.
     pub(super) fn drain(&self) -> Result<bool, Errno> {
-        let mut said = [0; 4096];
-        loop {
+        let mut said = [0; READ];
+        for _ in 0..READS {
             match nix::unistd::read(&self.fd, &mut said) {
                 Ok(0) => return Ok(true),
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -160,6 +182,7 @@ impl Socket {
                 Err(errno) => return Err(errno),
             }
         }
+        Ok(false)
     }
 
     /// Whether what poll(2) has found means that the peer is gone.
@@ -192,6 +215,7 @@ impl Connecting {
                 let answered = PollFlags::POLLOUT | PollFlags::POLLERR | PollFlags::POLLHUP;
                 match (is(socket.fd(), answered), until) {
                     (true, _) => match getsockopt(&socket.fd(), sockopt::SocketError)? {
+                        0 if socket.is_its_own_peer() => self.last = Some(Errno::ECONNREFUSED),
                         0 => return Ok(Some(socket)),
                         error => self.last = Some(Errno::from_raw(error)),
                     },

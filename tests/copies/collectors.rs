@@ -2,11 +2,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use tempfile::tempdir;
 
 use crate::capture::waiting_bytes;
@@ -18,10 +19,14 @@ on_both_engines![
     absent_at_the_start,
     one_that_closes_is_connected_again,
     one_that_closes_behind_a_slow_link_is_connected_again,
+    one_that_is_long_gone_at_the_end_has_taken_all,
+    nobody_is_its_own_collector,
     one_that_answers_is_read,
     one_that_reads_slowly_is_waited_for,
     one_that_closes_unread_at_the_end_is_told,
     one_that_closes_unread_before_is_told,
+    one_that_has_said_its_end_and_closes_unread_is_told,
+    one_that_takes_and_leaves_is_not_hurried,
     one_that_never_comes_is_left,
     a_name_that_cannot_be_resolved_is_an_error,
 ];
@@ -76,6 +81,8 @@ fn one_that_closes_behind_a_slow_link_is_connected_again(engine: Engine) {
     if !need(&[
         "unshare", "-rn", "ip", "link", "add", "near", "type", "veth", "peer", "name", "far",
     ]) || !need(&["python3", "--version"])
+        || !need(&["nsenter", "--version"])
+        || !need(&["ss", "-V"])
     {
         return;
     }
@@ -97,7 +104,7 @@ second = server.accept()[0].makefile('rb')
 open('second', 'wb').write(second.read())
 " &
         collector=$!
-        nproxy --tee-strict --tee tcp:10.0.0.2:5140 --             sh -c 'echo one; read -r word <&3; echo two; read -r word <&3; echo three' >out 2>said &
+        nproxy --tee-strict --tee tcp:10.0.0.2:5140,wait=60s --             sh -c 'echo one; read -r word <&3; echo two; read -r word <&3; echo three' >out 2>said &
         nproxy=$!
         state() { ss -tni dst 10.0.0.2; }
         until state | grep -q CLOSE-WAIT || ! kill -0 "$nproxy"; do sleep .01; done
@@ -120,6 +127,61 @@ open('second', 'wb').write(second.read())
         .directory(directory.path())
         .finish();
     run.expect_code(0).expect_output("one\ntwo\nthree\n");
+}
+
+/// One that has taken everything and closed may be so long gone at the end of the run that its kernel knows the connection no
+/// more, and resets it.
+fn one_that_is_long_gone_at_the_end_has_taken_all(engine: Engine) {
+    if !need(&["unshare", "-rn", "ip", "link", "set", "lo", "up"])
+        || !need(&["python3", "--version"])
+        || !need(&["ss", "-V"])
+    {
+        return;
+    }
+    let script = r#"
+        ip link set lo up
+        echo 1 >/proc/sys/net/ipv4/tcp_fin_timeout
+        mkfifo go; exec 3<>go
+        python3 -c "
+import socket
+server = socket.create_server(('127.0.0.1', 5140))
+open('listens', 'w').close()
+peer = server.accept()[0]
+print(peer.recv(4).decode(), end='', flush=True)
+peer.close()
+" &
+        collector=$!
+        until [ -e listens ]; do sleep .01; done
+        nproxy --tee-strict --tee tcp:127.0.0.1:5140 -- sh -c 'echo one; read -r word <&3' &
+        nproxy=$!
+        wait "$collector"
+        until ss -tan | grep -q CLOSE-WAIT || ! kill -0 "$nproxy"; do sleep .01; done
+        while ss -tan | grep -q FIN-WAIT; do sleep .1; done
+        echo >&3
+        wait "$nproxy"
+    "#;
+    let directory = tempdir().expect("directory");
+    let run = Launch::program("unshare")
+        .args(["-rn", "bash", "-c", script])
+        .env("NPROXY_ENGINE", engine.name())
+        .directory(directory.path())
+        .finish();
+    run.expect_code(0).expect_output("one\none\n").expect_silent();
+}
+
+/// The kernel may give our end the very port at which nobody listens, and connect it to itself.
+fn nobody_is_its_own_collector(engine: Engine) {
+    if !need(&["unshare", "-rn", "ip", "link", "set", "lo", "up"]) {
+        return;
+    }
+    let script = "ip link set lo up
+        echo 40000 40000 >/proc/sys/net/ipv4/ip_local_port_range || exit 9
+        nproxy --tee-strict --tee tcp:127.0.0.1:40000,wait=1s -- echo x";
+    let run = Launch::program("unshare")
+        .args(["-rn", "bash", "-c", script])
+        .env("NPROXY_ENGINE", engine.name())
+        .finish();
+    run.expect_code(125).expect_output("x\n").expect_message(&["Connection refused"]);
 }
 
 /// Closes a connection, and waits until the other side's kernel knows.
@@ -224,8 +286,8 @@ fn one_that_reads_slowly_is_waited_for(engine: Engine) {
 }
 
 /// Waits until so many bytes lie in a socket unread.
-fn expect_waiting(peer: &UnixStream, bytes: usize) {
-    let socket = OwnedFd::from(peer.try_clone().expect("clone"));
+fn expect_waiting(peer: &impl AsFd, bytes: usize) {
+    let socket = peer.as_fd().try_clone_to_owned().expect("clone");
     proc::until_or(
         &format!("{bytes} bytes in the socket"),
         || (waiting_bytes(&socket) == bytes).then_some(()),
@@ -283,4 +345,59 @@ fn one_that_closes_unread_before_is_told(engine: Engine) {
         run.expect_message(&["write to unix:", "Connection reset by peer; it is tried again"]);
         run.expect_message(&["unix:", "a connection was reset"]);
     }
+}
+
+/// TCP calls a reset by another name once the peer has said that it says no more.
+fn one_that_has_said_its_end_and_closes_unread_is_told(engine: Engine) {
+    for (flags, status) in [("", 0), ("--tee-strict", 125)] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address");
+        let (reader, mut go) = std::io::pipe().expect("pipe");
+        let script = "echo one; read -r go; echo two; read -r go; echo three";
+        let run = Launch::nproxy(engine)
+            .words(flags)
+            .arg(format!("--tee=tcp:{address}"))
+            .args(["sh", "-c", script])
+            .stdin(reader)
+            .start();
+        let mut peer = listener.connection();
+        let mut line = [0; 4];
+        peer.read_exact(&mut line).expect("line");
+        peer.shutdown(Shutdown::Write).expect("shutdown");
+        go.write_all(b"\n").expect("write");
+        // The first byte has shown that it reads.
+        expect_waiting(&peer, 4);
+        drop(peer);
+        let mut peer = listener.connection();
+        go.write_all(b"\n").expect("write");
+        let mut rest = String::new();
+        peer.read_to_string(&mut rest).expect("rest");
+        assert_eq!(rest, "three\n");
+        let run = run.finish();
+        run.expect_code(status).expect_output("one\ntwo\nthree\n");
+        run.expect_message(&["tcp:", "a connection was reset"]);
+    }
+}
+
+/// A balancer whose servers are gone accepts, takes what comes, and closes.
+fn one_that_takes_and_leaves_is_not_hurried(engine: Engine) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    let run = Launch::nproxy(engine)
+        .arg(format!("--tee=tcp:{address},full=drop"))
+        .args(["--", "yes"])
+        .stdout(std::fs::File::create("/dev/null").expect("null"))
+        .start();
+    let (mut connections, since) = (0, Instant::now());
+    while connections < 5 || since.elapsed() < Duration::from_secs(1) {
+        let mut peer = listener.connection();
+        peer.read_exact(&mut [0]).expect("a byte");
+        drop(peer);
+        connections += 1;
+    }
+    // One that was begun before the first look is one more.
+    let most = since.elapsed().as_millis() / 100 + 2;
+    assert!(connections <= most, "{connections} connections in {:?}", since.elapsed());
+    run.signal(Signal::SIGTERM);
+    run.finish().expect_signal(Signal::SIGTERM);
 }
