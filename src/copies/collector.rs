@@ -19,7 +19,8 @@ use crate::error::Error;
 /// later; one that does not read holds up nothing. TCP is waited for: its kernel acknowledges or resets, however far away.
 const READING: Duration = Duration::from_millis(100);
 
-/// The longest pause between two looks whether a byte has arrived.
+/// The first and the longest pause between two looks whether what was sent has arrived.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Such a copy.
@@ -163,18 +164,15 @@ impl Collector {
             Family::Unix => Some(Instant::now() + READING),
         };
         let is_refused = || is(socket.fd(), PollFlags::POLLERR);
-        let (mut pause, mut unread) = (Duration::from_millis(1), Unread::default());
+        let mut looks = Looks::default();
         while !is_refused()
             && until.is_none_or(|until| Instant::now() < until)
             && !intake.stop.is_asked()
         {
             match socket.unsent() {
                 0 => break,
-                left => unread.note(left, intake),
-            };
-            // poll(2) would come back at once for a peer that is gone.
-            intake.wait::<0>([], Some(Instant::now() + pause));
-            pause = (pause * 2).min(LONGEST_PAUSE);
+                left => looks.wait(left, intake),
+            }
         }
         // However late this is.
         if is_refused() {
@@ -191,7 +189,7 @@ impl Collector {
     /// Why it has not arrived.
     fn part(socket: &Socket, intake: &Intake) -> Result<(), Errno> {
         socket.finish();
-        let (mut pause, mut unread) = (Duration::from_millis(1), Unread::default());
+        let mut looks = Looks::default();
         loop {
             // In this order: a Unix socket has nothing unsent any more once its peer has thrown it away unread, and tells so
             // before.
@@ -205,11 +203,25 @@ impl Collector {
             if left == 0 || intake.stop.is_asked() {
                 return Ok(());
             }
-            unread.note(left, intake);
-            // Now that both sides say no more, poll(2) would come back at once.
-            intake.wait::<0>([], Some(Instant::now() + pause));
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            looks.wait(left, intake);
         }
+    }
+}
+
+/// Looks whether a peer that says no more has taken what was sent: poll(2), which comes back at once then, is no help.
+#[derive(Default)]
+struct Looks {
+    pause: Option<Duration>,
+    unread: Unread,
+}
+
+impl Looks {
+    /// So many bytes are left. Waits until it is time for the next look.
+    fn wait(&mut self, left: u64, intake: &Intake) {
+        self.unread.note(left, intake);
+        let pause = self.pause.map_or(FIRST_PAUSE, |before| LONGEST_PAUSE.min(before * 2));
+        self.pause = Some(pause);
+        intake.wait::<0>([], Some(Instant::now() + pause));
     }
 }
 

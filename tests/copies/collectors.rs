@@ -10,9 +10,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use tempfile::tempdir;
 
+use super::network::{self, FAR_MACHINE, has_networks};
 use crate::capture::waiting_bytes;
 use crate::harness::accept::{Accept as _, free_address};
-use crate::harness::{Engine, Launch, need, on_both_engines, payload_bytes, payload_digest};
+use crate::harness::{Engine, Launch, on_both_engines, payload_bytes, payload_digest};
 use crate::proc;
 
 on_both_engines![
@@ -78,22 +79,11 @@ fn one_that_closes_is_connected_again(engine: Engine) {
 
 /// The peer's refusal of the first byte takes as long as the link is down, and all the time nothing counts as delivered.
 fn one_that_closes_behind_a_slow_link_is_connected_again(engine: Engine) {
-    if !need(&[
-        "unshare", "-rn", "ip", "link", "add", "near", "type", "veth", "peer", "name", "far",
-    ]) || !need(&["python3", "--version"])
-        || !need(&["nsenter", "--version"])
-        || !need(&["ss", "-V"])
-    {
+    if !has_networks(&[&["python3", "--version"], &["ss", "-V"]]) {
         return;
     }
     let script = r#"
         mkfifo go; exec 3<>go
-        unshare -n sleep 600 & far=$!
-        own=$(readlink /proc/self/ns/net)
-        until there=$(readlink "/proc/$far/ns/net") && [ "$there" != "$own" ]; do :; done
-        ip link add near type veth peer name far netns "$far"
-        ip addr add 10.0.0.1/24 dev near; ip link set near up
-        nsenter -t "$far" -n sh -c 'ip addr add 10.0.0.2/24 dev far; ip link set far up'
         nsenter -t "$far" -n python3 -c "
 import socket
 server = socket.create_server(('10.0.0.2', 5140))
@@ -104,7 +94,7 @@ second = server.accept()[0].makefile('rb')
 open('second', 'wb').write(second.read())
 " &
         collector=$!
-        nproxy --tee-strict --tee tcp:10.0.0.2:5140,wait=60s --             sh -c 'echo one; read -r word <&3; echo two; read -r word <&3; echo three' >out 2>said &
+        nproxy --tee-strict --tee tcp:10.0.0.2:5140,wait=60s -- sh -c 'echo one; read -r word <&3; echo two; read -r word <&3; echo three' >out 2>said &
         nproxy=$!
         state() { ss -tni dst 10.0.0.2; }
         until state | grep -q CLOSE-WAIT || ! kill -0 "$nproxy"; do sleep .01; done
@@ -121,21 +111,15 @@ open('second', 'wb').write(second.read())
         exit "$status"
     "#;
     let directory = tempdir().expect("directory");
-    let run = Launch::program("unshare")
-        .args(["-rn", "bash", "-c", script])
-        .env("NPROXY_ENGINE", engine.name())
-        .directory(directory.path())
-        .finish();
+    let script = format!("{FAR_MACHINE}{script}");
+    let run = network::run(engine, directory.path(), &script);
     run.expect_code(0).expect_output("one\ntwo\nthree\n");
 }
 
 /// One that has taken everything and closed may be so long gone at the end of the run that its kernel knows the connection no
 /// more, and resets it.
 fn one_that_is_long_gone_at_the_end_has_taken_all(engine: Engine) {
-    if !need(&["unshare", "-rn", "ip", "link", "set", "lo", "up"])
-        || !need(&["python3", "--version"])
-        || !need(&["ss", "-V"])
-    {
+    if !has_networks(&[&["python3", "--version"], &["ss", "-V"]]) {
         return;
     }
     let script = r#"
@@ -161,26 +145,20 @@ peer.close()
         wait "$nproxy"
     "#;
     let directory = tempdir().expect("directory");
-    let run = Launch::program("unshare")
-        .args(["-rn", "bash", "-c", script])
-        .env("NPROXY_ENGINE", engine.name())
-        .directory(directory.path())
-        .finish();
+    let run = network::run(engine, directory.path(), script);
     run.expect_code(0).expect_output("one\none\n").expect_silent();
 }
 
 /// The kernel may give our end the very port at which nobody listens, and connect it to itself.
 fn nobody_is_its_own_collector(engine: Engine) {
-    if !need(&["unshare", "-rn", "ip", "link", "set", "lo", "up"]) {
+    if !has_networks(&[]) {
         return;
     }
     let script = "ip link set lo up
         echo 40000 40000 >/proc/sys/net/ipv4/ip_local_port_range || exit 9
         nproxy --tee-strict --tee tcp:127.0.0.1:40000,wait=1s -- echo x";
-    let run = Launch::program("unshare")
-        .args(["-rn", "bash", "-c", script])
-        .env("NPROXY_ENGINE", engine.name())
-        .finish();
+    let directory = tempdir().expect("directory");
+    let run = network::run(engine, directory.path(), script);
     run.expect_code(125).expect_output("x\n").expect_message(&["Connection refused"]);
 }
 

@@ -10,6 +10,8 @@ mod kills;
 mod slow;
 // Commands as copies.
 mod commands;
+// Networks of a test's own, and a link that can be cut.
+mod network;
 // Collectors that are absent, close, come back, and talk.
 mod collectors;
 // The journal's protocol.

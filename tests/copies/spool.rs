@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tempfile::{TempDir, tempdir};
 
+use super::network::{self, FAR_MACHINE, has_networks};
 use super::segments::numbers;
 use crate::harness::accept::{Accept as _, free_address};
 use crate::harness::{Engine, Launch, need, on_both_engines, payload_bytes, payload_digest};
@@ -475,20 +476,11 @@ fn a_collector_that_is_gone_costs_nothing(engine: Engine) {
 
 /// The collector's machine is gone, and back before TCP would try again: a new connection is made as soon as that is known.
 fn a_link_that_was_cut_carries_on(engine: Engine) {
-    if !need(&[
-        "unshare", "-rn", "ip", "link", "add", "near", "type", "veth", "peer", "name", "far",
-    ]) || !need(&["socat", "-V"])
-    {
+    if !has_networks(&[&["socat", "-V"]]) {
         return;
     }
     let script = r#"
         mkdir spool got; mkfifo go
-        unshare -n sleep 600 & far=$!
-        own=$(readlink /proc/self/ns/net)
-        until there=$(readlink "/proc/$far/ns/net") && [ "$there" != "$own" ]; do :; done
-        ip link add near type veth peer name far netns "$far"
-        ip addr add 10.0.0.1/24 dev near; ip link set near up
-        nsenter -t "$far" -n sh -c 'ip addr add 10.0.0.2/24 dev far; ip link set far up'
         nsenter -t "$far" -n socat -u TCP-LISTEN:5140,fork,reuseaddr 'SYSTEM:cat >got/$SOCAT_PEERPORT' &
         collector=$!
         nproxy --tee tcp:10.0.0.2:5140,spool=spool,wait=60s -- \
@@ -505,11 +497,8 @@ fn a_link_that_was_cut_carries_on(engine: Engine) {
         exit "$status"
     "#;
     let directory = tempdir().expect("directory");
-    let run = Launch::program("unshare")
-        .args(["-rn", "bash", "-c", script])
-        .env("NPROXY_ENGINE", engine.name())
-        .directory(directory.path())
-        .finish();
+    let script = format!("{FAR_MACHINE}{script}");
+    let run = network::run(engine, directory.path(), &script);
     run.expect_code(0);
     let entries = fs::read_dir(directory.path().join("got")).expect("directory");
     let mut connections: Vec<_> =

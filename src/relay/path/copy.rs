@@ -77,9 +77,12 @@ impl CopyState {
     /// Whether the marker of a gap is on its way into a pipe that has no room for it any more: whoever else fills that pipe was
     /// faster. The relay does not wait for it.
     pub(super) fn marks_in_vain(&self) -> bool {
-        self.on_full == OnFull::Drop
-            && self.marker.is_none()
-            && self.pipe.as_ref().is_some_and(|pipe| !pipe.has_room())
+        self.marker.is_none() && self.loses_for_want_of_room()
+    }
+
+    /// Whether what comes now is lost to it.
+    pub(super) fn loses_for_want_of_room(&self) -> bool {
+        self.on_full == OnFull::Drop && self.pipe.as_ref().is_some_and(|pipe| !pipe.has_room())
     }
 
     /// Writes the marker of a gap, if it is not being written: the buffer, and how much of it.

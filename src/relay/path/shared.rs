@@ -77,10 +77,8 @@ impl Shared {
         ring: &mut Ring,
     ) -> io::Result<()> {
         let into_copy = matches!(operation, Operation::Tee | Operation::Mark);
-        let loses = |copy: &CopyState| {
-            copy.on_full == OnFull::Drop && copy.pipe.as_ref().is_some_and(|pipe| !pipe.has_room())
-        };
-        match into_copy && self.copies.get(usize::from(copy)).is_some_and(loses) {
+        let target = self.copies.get(usize::from(copy));
+        match into_copy && target.is_some_and(CopyState::loses_for_want_of_room) {
             true => ring.cancel(Token { copy, ..link.token(operation) }),
             false => Ok(()),
         }
