@@ -162,21 +162,38 @@ fn nobody_is_its_own_collector(engine: Engine) {
     run.expect_code(125).expect_output("x\n").expect_message(&["Connection refused"]);
 }
 
-/// Closes a connection, and waits until the other side's kernel knows.
+/// Closes a connection, and waits until the other side's kernel knows, and nobody has it open any more.
 fn close(peer: TcpStream) {
-    let ends = [peer.local_addr(), peer.peer_addr()].map(|end| end.expect("address").port());
+    let ends = ports(&peer);
     peer.shutdown(Shutdown::Write).expect("shutdown");
     proc::until("an answer to our end", || (tcp_state(ends) != "04").then_some(()));
+    drop(peer);
+    until_closed(ends);
+}
+
+fn ports(peer: &TcpStream) -> [u16; 2] {
+    [peer.local_addr(), peer.peer_addr()].map(|end| end.expect("address").port())
+}
+
+/// Another test's thread may be about to start a program, which has all our descriptors until then.
+fn until_closed(ends: [u16; 2]) {
+    // What no file stands for any more has inode 0.
+    let is_open = || tcp_connection(ends).is_some_and(|fields| fields[9] != "0");
+    proc::until("the connection to be closed", || (!is_open()).then_some(()));
 }
 
 /// The state of the connection between two ports of this machine: 04 is FIN-WAIT-1, where the end is not answered yet.
 fn tcp_state(ends: [u16; 2]) -> String {
+    tcp_connection(ends).expect("the connection")[3].clone()
+}
+
+/// The line of the system's table.
+fn tcp_connection(ends: [u16; 2]) -> Option<Vec<String>> {
     let all = std::fs::read_to_string("/proc/net/tcp").expect("table");
     let ends = ends.map(|port| format!(":{port:04X}"));
     let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let mut lines = all.lines().map(fields);
-    let line = lines.find(|line| line[1].ends_with(&ends[0]) && line[2].ends_with(&ends[1]));
-    line.expect("the connection")[3].clone()
+    lines.find(|line| line[1].ends_with(&ends[0]) && line[2].ends_with(&ends[1]))
 }
 
 /// A peer that echoes everything would stop reading in the end.
@@ -345,7 +362,9 @@ fn one_that_has_said_its_end_and_closes_unread_is_told(engine: Engine) {
         go.write_all(b"\n").expect("write");
         // The first byte has shown that it reads.
         expect_waiting(&peer, 4);
+        let ends = ports(&peer);
         drop(peer);
+        until_closed(ends);
         let mut peer = listener.connection();
         go.write_all(b"\n").expect("write");
         let mut rest = String::new();
