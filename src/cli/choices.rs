@@ -23,6 +23,40 @@ pub enum EngineChoice {
     Named(Engine),
 }
 
+/// What pipes are grown to: `--pipe-size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PipeSize {
+    /// As large as pays, and no more than memory allows.
+    Auto,
+    /// As they are.
+    Keep,
+    /// So many bytes.
+    Bytes(u32),
+}
+
+impl PipeSize {
+    /// What pipes are grown to, in bytes, where memory is limited to so many; `None` leaves them as they are.
+    ///
+    /// What waits in a pipe is charged to the group of the command that wrote it, and a stream may have two pipes full.
+    pub fn within(self, memory: u64) -> Option<u32> {
+        match self {
+            PipeSize::Keep => None,
+            PipeSize::Bytes(bytes) => Some(bytes),
+            PipeSize::Auto => {
+                let share = (memory / PIPE_PART).min(AUTO_PIPE) as u32;
+                let size = share.checked_ilog2().map(|exponent| 1 << exponent);
+                size.filter(|size| *size > USUAL_PIPE)
+            }
+        }
+    }
+}
+
+/// The size of `--pipe-size=auto`, the share of limited memory that one pipe may take, one part in so many, and the size that a
+/// pipe has (pipe(7)), in bytes.
+const AUTO_PIPE: u64 = 1 << 20;
+const PIPE_PART: u64 = 128;
+const USUAL_PIPE: u32 = 65536;
+
 /// Whether the command gets a terminal of its own, a pty: `--pty`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum PtyMode {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::choices::EngineChoice;
+use super::choices::{EngineChoice, PipeSize};
 use super::values::size;
 use crate::units::{bytes, read_size};
 
@@ -23,10 +23,12 @@ pub struct EngineFlags {
     pub limit_rate: Option<u64>,
 
     /// Grow pipes to this size, or keep them as they are
+    ///
+    /// `auto` is 1 MiB, and less where memory is limited to less than 128 MiB: what waits in pipes counts as the command's.
     #[arg(
         long,
-        value_name = "SIZE|keep",
-        default_value = "1M",
+        value_name = "SIZE|auto|keep",
+        default_value = "auto",
         value_parser = pipe_size,
         hide_short_help = true,
         env = "NPROXY_PIPE_SIZE"
@@ -69,10 +71,6 @@ impl Coalesce {
     }
 }
 
-/// `--pipe-size`: bytes, or `None` for `keep`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PipeSize(pub Option<u32>);
-
 /// The largest pipe that F_SETPIPE_SZ can make, in bytes (fs/pipe.c: a power of two below 2³¹).
 const LARGEST_PIPE: u64 = 1 << 30;
 
@@ -83,13 +81,12 @@ const AUTO_WAIT: Duration = Duration::from_micros(200);
 const LONGEST_WAIT: u64 = 10_000_000;
 
 fn pipe_size(text: &str) -> Result<PipeSize, String> {
-    if text == "keep" {
-        return Ok(PipeSize(None));
-    }
-    match read_size(text) {
-        Ok(bytes @ 1..=LARGEST_PIPE) => Ok(PipeSize(Some(bytes as u32))),
-        Ok(_) => Err(format!("expected at least 1 byte and at most {}", bytes(LARGEST_PIPE))),
-        Err(why) => Err(format!("{why}, or `keep`")),
+    match (text, read_size(text)) {
+        ("auto", _) => Ok(PipeSize::Auto),
+        ("keep", _) => Ok(PipeSize::Keep),
+        (_, Ok(bytes @ 1..=LARGEST_PIPE)) => Ok(PipeSize::Bytes(bytes as u32)),
+        (_, Ok(_)) => Err(format!("expected at least 1 byte and at most {}", bytes(LARGEST_PIPE))),
+        (_, Err(why)) => Err(format!("{why}, or `auto` or `keep`")),
     }
 }
 
@@ -109,12 +106,26 @@ mod tests {
 
     #[test]
     fn sizes_of_pipes() {
-        assert_eq!(pipe_size("64K"), Ok(PipeSize(Some(65536))));
-        assert_eq!(pipe_size("1MiB"), Ok(PipeSize(Some(1 << 20))));
-        assert_eq!(pipe_size("keep"), Ok(PipeSize(None)));
+        assert_eq!(pipe_size("64K"), Ok(PipeSize::Bytes(65536)));
+        assert_eq!(pipe_size("1MiB"), Ok(PipeSize::Bytes(1 << 20)));
+        assert_eq!(pipe_size("keep"), Ok(PipeSize::Keep));
+        assert_eq!(pipe_size("auto"), Ok(PipeSize::Auto));
         for wrong in ["much", "0", "2G", "-1", "18446744073709551615"] {
             assert!(pipe_size(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn pipes_take_a_small_part_of_memory() {
+        let auto = |memory| PipeSize::Auto.within(memory);
+        assert_eq!(auto(u64::MAX), Some(1 << 20));
+        assert_eq!(auto(128 << 20), Some(1 << 20));
+        assert_eq!(auto((128 << 20) - 1), Some(1 << 19));
+        assert_eq!(auto(17 << 20), Some(1 << 17));
+        assert_eq!(auto(15 << 20), None);
+        assert_eq!(auto(0), None);
+        assert_eq!(PipeSize::Bytes(1 << 20).within(0), Some(1 << 20), "as asked");
+        assert_eq!(PipeSize::Keep.within(u64::MAX), None);
     }
 
     #[test]

@@ -60,7 +60,8 @@ pub struct MemoryFlags {
 
     /// Let all output go at once from this much on
     ///
-    /// Threshold of the emergency stage: nothing is held back any more. Without this option: 80 % of the limit.
+    /// Threshold of the emergency stage: no try begins or goes on. A command that is behind after a try that helped still
+    /// catches up about as fast as it wrote before. Without this option: 80 % of the limit.
     /// Thresholds that you do not set keep the order: one that would reach the next is lowered to its share of the
     /// limit, and those beside one that you set move with it.
     #[arg(long, value_name = "MIB", value_parser = threshold, env = "NPROXY_EMERGENCY_MB")]

@@ -28,7 +28,7 @@ use clap::builder::{FalseyValueParser, Resettable};
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 pub use copies::CopyFlags;
-pub use engine::{EngineFlags, PipeSize};
+pub use engine::EngineFlags;
 pub use given::Given;
 pub use memory::MemoryFlags;
 pub use node::NodeFlags;

@@ -15,8 +15,8 @@ use crate::error::Error;
 
 pub use crate::cli::choices::{Compression, Restart};
 pub use crate::cli::choices::{
-    EngineChoice, Linger, MonitorMode, OutputError, ProgressMode, PtyMode, SignalExit, StatsFormat,
-    StatusFormat, StdinMode,
+    EngineChoice, Linger, MonitorMode, OutputError, PipeSize, ProgressMode, PtyMode, SignalExit,
+    StatsFormat, StatusFormat, StdinMode,
 };
 pub use crate::observe::Level;
 pub use copies::{CopyTo, Destination, Moved, Rotation, Target, Tee, TeeFailure, TeeOpen};
@@ -63,8 +63,8 @@ pub struct Silence {
 pub struct Transfer {
     /// Which engine runs the operations.
     pub engine: EngineChoice,
-    /// What pipes are grown to, in bytes; `None` leaves them as they are.
-    pub pipe_size: Option<u32>,
+    /// What pipes are grown to.
+    pub pipe_size: PipeSize,
     /// The longest that a busy stream waits for more bytes before its next transfer.
     pub coalesce: Duration,
 }
@@ -174,12 +174,12 @@ impl Config {
                 false => Visibility::Always,
             },
         };
+        let memory = Memory::new(&cli.memory)?;
         let transfer = Transfer {
             engine: cli.engine.engine,
-            pipe_size: cli.engine.pipe_size.0,
+            pipe_size: cli.engine.pipe_size,
             coalesce: cli.engine.coalesce.longest(machine.processors),
         };
-        let memory = Memory::new(&cli.memory)?;
         let remarks = effect::remarks(&cli);
         let verbosity = Verbosity::new(&cli);
         let silence = Silence { timeout: cli.run.idle_timeout, heartbeat: cli.run.heartbeat };

@@ -98,6 +98,12 @@ impl Hierarchies {
         Hierarchies { v2: of("cgroup2", None), v1: of("cgroup", Some("memory")) }
     }
 
+    /// The lowest limit on our own process, in bytes.
+    pub fn lowest_limit(&self) -> Option<u64> {
+        let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+        self.groups(&text).iter().filter_map(Group::limit).min()
+    }
+
     /// The groups that a process with this `/proc/PID/cgroup` is in, each with those above it.
     fn groups(&self, text: &str) -> Vec<Group> {
         let mut groups = Vec::new();

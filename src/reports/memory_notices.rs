@@ -34,6 +34,17 @@ pub(crate) struct Line {
     pub(crate) stage: Option<Stage>,
 }
 
+/// The escape sequence of a stage's colour.
+pub(crate) fn colour(stage: Stage) -> Option<&'static str> {
+    match stage {
+        Stage::Monitoring => None,
+        Stage::Attention => Some("\x1b[33m"),
+        Stage::Pressure => Some("\x1b[31m"),
+        Stage::Critical => Some("\x1b[34m"),
+        Stage::Emergency => Some("\x1b[35m"),
+    }
+}
+
 /// Lines that were shown and that wait to be.
 #[derive(Debug)]
 pub(crate) struct MemoryNotices {

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::Session;
 use super::command::{Changes, Command};
 use super::job_control::is_hung_up;
-use crate::config::{Linger, TeeFailure, Transfer, Unit};
+use crate::config::{Linger, TeeFailure, Unit};
 use crate::copies::writer::Ending;
 use crate::error::Error;
 use crate::notice;
@@ -393,10 +393,9 @@ impl Session<'_> {
             return Ok(());
         }
         for route in self.held.turn(&mut self.relays, self.verbosity, &mut self.ring)? {
-            let Transfer { pipe_size, coalesce, .. } = self.transfer;
-            let number = self.relays.len() as u8;
-            let relay = Relay::new(number, route, pipe_size, coalesce, &mut self.ring);
-            let relay = relay.map_err(io::Error::other)?;
+            let made = Relay::new(self.relays.len() as u8, route, self.coalesce, &mut self.ring);
+            let mut relay = made.map_err(io::Error::other)?;
+            relay.grow(self.command.as_ref().and_then(|command| command.memory.pipe_size()));
             if relay.sink_kind() == Kind::Terminal {
                 self.reports.share_screen();
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::memory_effects::{have_text, output, resize, spread};
 use super::nodes::NodeWatch;
-use crate::config::{Banner, Memory, MonitorMode, Verbosity, Wrap};
+use crate::config::{Banner, Config, Memory, MonitorMode, PipeSize, Verbosity, Wrap};
 use crate::error::Error;
 use crate::memory::group::Group;
 use crate::memory::limit::{self, ChildGroup, Events};
@@ -24,7 +24,7 @@ use crate::process::limits::Confinement;
 use crate::process::node::{self, Preload};
 use crate::relay::Relay;
 use crate::reports::MemoryEnd;
-use crate::reports::memory_notices::{Line, MemoryNotices, Situation};
+use crate::reports::memory_notices::{self, Line, MemoryNotices, Situation};
 use crate::reports::stages::MemorySnapshot;
 use crate::reports::title::Title;
 use crate::ring::polled::Polled;
@@ -37,6 +37,9 @@ pub(crate) struct MemoryWatch<'c> {
     settings: &'c Memory,
     verbosity: Verbosity,
     wrap: &'c Wrap,
+    /// What pipes are to be grown to, and what that comes to where memory is limited.
+    wanted: PipeSize,
+    pipe_size: Option<u32>,
     engine: &'static str,
     group: Option<ChildGroup>,
     /// `None` if nothing is watched.
@@ -74,11 +77,8 @@ impl<'c> MemoryWatch<'c> {
     ///
     /// # Errors
     /// When there can be no such group, or `--monitor=cgroup` finds none: nothing has been started by then.
-    pub(crate) fn new(
-        settings: &'c Memory,
-        wrap: &'c Wrap,
-        verbosity: Verbosity,
-    ) -> Result<MemoryWatch<'c>, Error> {
+    pub(crate) fn new(config: &'c Config, wrap: &'c Wrap) -> Result<MemoryWatch<'c>, Error> {
+        let (settings, verbosity) = (&config.memory, config.verbosity);
         let group = ChildGroup::new(settings.limits)?;
         let own = || group.as_ref().map(ChildGroup::group);
         let scope = match settings.monitor {
@@ -99,6 +99,8 @@ impl<'c> MemoryWatch<'c> {
             settings,
             verbosity,
             wrap,
+            wanted: config.transfer.pipe_size,
+            pipe_size: None,
             engine: "",
             group,
             scope,
@@ -144,8 +146,13 @@ impl<'c> MemoryWatch<'c> {
         }
         let told = self.settings.banner == Banner::Shown || self.verbosity == Verbosity::Debug;
         if told || self.nodes.is_some() {
-            self.watch(pid, now);
+            self.beginning = Beginning::Due(pid, now);
         }
+    }
+
+    /// What pipes are grown to; nothing before the watch begins.
+    pub(crate) fn pipe_size(&self) -> Option<u32> {
+        self.pipe_size
     }
 
     /// Begins to watch the child with number `pid`.
@@ -153,8 +160,9 @@ impl<'c> MemoryWatch<'c> {
         let memory = self.settings;
         self.beginning = Beginning::Over;
         self.oom_kills = limit::oom_kills();
-        let Some(scope) = self.scope.take() else { return self.show_banner("not watched") };
         let ceiling = limit::ceiling(memory.limits);
+        self.pipe_size = self.wanted.within(ceiling);
+        let Some(scope) = self.scope.take() else { return self.show_banner("not watched") };
         // The order of what was named has been checked with the flags.
         let Ok(thresholds) = Thresholds::new(memory.named, ceiling) else { return };
         let figures = Stage::ALL[1..].iter().map(|stage| bytes(thresholds.of(*stage)));
@@ -226,6 +234,7 @@ impl<'c> MemoryWatch<'c> {
             && due <= now
         {
             self.watch(pid, now);
+            relays.iter_mut().for_each(|relay| relay.grow(self.pipe_size));
         }
         let heap_change = self.nodes.as_mut().and_then(|nodes| nodes.turn(now));
         if let Some(change) = &heap_change {
@@ -273,7 +282,7 @@ impl<'c> MemoryWatch<'c> {
         guard.set_floor(change.to);
         let effects = guard.effects();
         spread(effects.flow, effects.text, relays, now);
-        let colour = self.colour(change.to);
+        let colour = memory_notices::colour(change.to).filter(|_| self.coloured);
         notice::coloured(self.verbosity, &heap::described(change), colour);
         let title = self.title.get_or_insert_with(|| Title::new(&self.wrap.program));
         title.show(change.to, "heap");
@@ -311,20 +320,9 @@ impl<'c> MemoryWatch<'c> {
             text_is_off,
         };
         if let Some(Line { text, stage }) = self.notices.changed(situation, at) {
-            let colour = stage.and_then(|stage| self.colour(stage));
+            let colour = stage.and_then(memory_notices::colour).filter(|_| self.coloured);
             notice::coloured(self.verbosity, &text, colour);
         }
-    }
-
-    fn colour(&self, stage: Stage) -> Option<&'static str> {
-        let code = match stage {
-            Stage::Monitoring => return None,
-            Stage::Attention => "\x1b[33m",
-            Stage::Pressure => "\x1b[31m",
-            Stage::Critical => "\x1b[34m",
-            Stage::Emergency => "\x1b[35m",
-        };
-        self.coloured.then_some(code)
     }
 
     fn log(&mut self, now: Instant) {

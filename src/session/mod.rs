@@ -14,17 +14,16 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::config::{
-    Config, EngineChoice, Job, SignalExit, Tee, TeeFailure, Transfer, Verbosity, Wrap,
-};
+use crate::config::{Config, EngineChoice, Job, SignalExit, Tee, TeeFailure, Verbosity, Wrap};
 use crate::copies::held::Held;
 use crate::copies::open::Copies;
 use crate::copies::writer::{Ending, Writers};
 use crate::error::{Error, STATUS_FAILED, STATUS_TIMED_OUT};
+use crate::memory::limit;
 use crate::notice;
 use crate::process::child::Child;
 use crate::process::exit::Exit;
@@ -67,6 +66,8 @@ fn filter(config: &Config) -> Result<Exit, Error> {
     let mut session = Session::open(config, started, routes, copies)?;
     // Before threads begin: they are to have these signals blocked.
     session.interruption = Interruption::of_filter()?;
+    let pipe_size = config.transfer.pipe_size.within(limit::ceiling(config.memory.limits));
+    session.relays.iter_mut().for_each(|relay| relay.grow(pipe_size));
     session.begin()?;
     fds::release_standard_fds();
     session.relay_all()?;
@@ -118,7 +119,7 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     plan::refuse_copy_onto_source(&plan.routes, &copies.files)?;
     let screen = plan.terminal.as_ref().map(Terminal::screen_size).unwrap_or_default();
     plan.routes.iter_mut().chain(&mut copies.routes).for_each(|route| route.set_screen(screen));
-    let mut memory = MemoryWatch::new(&config.memory, wrap, config.verbosity)?;
+    let mut memory = MemoryWatch::new(config, wrap)?;
     let confinement = memory.confinement()?;
     let signals = Signals::take()?;
     let terminal = plan.terminal;
@@ -162,7 +163,7 @@ struct Session<'c> {
     verbosity: Verbosity,
     started: Instant,
     ring: Ring,
-    transfer: Transfer,
+    coalesce: Duration,
     relays: Relays,
     /// `None` for a filter.
     command: Option<Command<'c>>,
@@ -200,15 +201,14 @@ impl<'c> Session<'c> {
         let mut ring = open_ring(transfer.engine, *verbosity, workers)?;
         let mut relays = Vec::with_capacity(routes().count());
         for (id, route) in streams.into_iter().chain(copies.routes).enumerate() {
-            let (pipe_size, coalesce) = (transfer.pipe_size, transfer.coalesce);
-            relays.push(Relay::new(id as u8, route, pipe_size, coalesce, &mut ring)?);
+            relays.push(Relay::new(id as u8, route, transfer.coalesce, &mut ring)?);
         }
         Ok(Session {
             tee: &output.tee,
             verbosity: *verbosity,
             started,
             ring,
-            transfer: *transfer,
+            coalesce: transfer.coalesce,
             relays: Relays::new(relays, &copies.waits, started),
             command: None,
             held: Held::default(),

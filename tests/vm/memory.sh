@@ -42,6 +42,16 @@ within_the_limit_nothing_happens() {
     expect notices "$(cat err)" ""
     group_is_gone
 }
+pipes_are_small_where_memory_is() {
+    expect "size below a limit of its own" "$(nproxy --memory-max=40M peer pipe-size --grown)" 262144
+    expect "size as asked" "$(nproxy --memory-max=40M --pipe-size=1M peer pipe-size --grown)" 1048576
+    echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+    mkdir /sys/fs/cgroup/small
+    echo 40M >/sys/fs/cgroup/small/memory.max
+    sh -c 'echo 0 >/sys/fs/cgroup/small/cgroup.procs; nproxy peer pipe-size --grown' >out
+    rmdir /sys/fs/cgroup/small
+    expect "size in a group" "$(cat out)" 262144
+}
 an_orphan_outlives_the_group() {
     nproxy --linger=0ms --memory-max=64M sh -c 'sleep 20 >/dev/null 2>&1 & echo $!' >out
     kill -0 "$(cat out)" || fail "the orphan was ended"
@@ -161,7 +171,7 @@ a_smaller_group_of_its_own() {
 
 if [ -z "$part_is_loaded" ]; then
     for test in high_throttles_without_a_kill max_kills_and_says_so max_kills_a_grandchild_and_says_so \
-        within_the_limit_nothing_happens an_orphan_outlives_the_group the_cgroup_is_what_is_watched \
+        within_the_limit_nothing_happens pipes_are_small_where_memory_is an_orphan_outlives_the_group the_cgroup_is_what_is_watched \
         a_command_that_is_not_there_leaves_no_group from_within_a_group delegated_user user_without_delegation \
         defaults_of_a_small_machine a_sibling_takes_the_room a_smaller_group_of_its_own; do
         check $test $test
