@@ -38,7 +38,8 @@ fn policy(criterion: &mut Criterion) {
         bench.iter(|| {
             at += Duration::from_millis(10);
             let resident = (at.as_millis() as u64 * (1 << 20)) % (8 << 30);
-            let sample = Sample { at, resident, source: Source::Empty, output: 0, room: None };
+            let source = Source::Empty;
+            let sample = Sample { at, resident, source, output: 0, room: None, may_owe: None };
             black_box(policy.sample(black_box(sample)));
             black_box((policy.effects(), policy.period()))
         });

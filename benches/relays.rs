@@ -67,8 +67,7 @@ fn nproxy(engine: Engine, source: OwnedFd, sink: OwnedFd) {
         instead: None,
     };
     let limit = Duration::from_micros(200);
-    let mut relay = Relay::new(0, route, limit, &mut ring).expect("a relay");
-    relay.grow(Some(PIPE));
+    let mut relay = Relay::new(0, route, Some(PIPE), limit, &mut ring).expect("a relay");
     while relay.ended().is_none() {
         let now = Instant::now();
         relay.on_time(&mut ring, now).expect("the ring");

@@ -4,8 +4,8 @@ use std::ffi::c_void;
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nproxy::memory::group::{Hierarchies, RoomWatch};
 use nproxy::memory::heap_page::Slot;
-use nproxy::memory::limit::{self, Limits};
 
 use nproxy::units;
 
@@ -109,15 +109,10 @@ impl Heap {
     }
 }
 
-/// Bytes that this machine, and the cgroup that we are in, could still give.
+/// Bytes that this machine, and the cgroups that we are in, could still give.
 fn free_memory() -> u64 {
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim_end_matches("kB").trim().parse::<u64>().ok()
-    });
-    let group = limit::own_group().and_then(|group| group.usage().ok());
-    let group = group.map(|used| limit::ceiling(Limits::default()).saturating_sub(used));
-    machine.map_or(u64::MAX, |kib| kib << 10).min(group.unwrap_or(u64::MAX))
+    let rooms = RoomWatch::new(Hierarchies::mounted()).read(std::process::id());
+    rooms.ok().and_then(|rooms| rooms.left).unwrap_or(u64::MAX)
 }
 
 /// A panic must not go through V8's frames.

@@ -38,12 +38,12 @@ impl PipeSize {
     /// What pipes are grown to, in bytes, where memory is limited to so many; `None` leaves them as they are.
     ///
     /// What waits in a pipe is charged to the group of the command that wrote it, and a stream may have two pipes full.
-    pub fn within(self, memory: u64) -> Option<u32> {
+    pub fn within(self, memory: impl FnOnce() -> u64) -> Option<u32> {
         match self {
             PipeSize::Keep => None,
             PipeSize::Bytes(bytes) => Some(bytes),
             PipeSize::Auto => {
-                let share = (memory / PIPE_PART).min(AUTO_PIPE) as u32;
+                let share = (memory() / PIPE_PART).min(AUTO_PIPE) as u32;
                 let size = share.checked_ilog2().map(|exponent| 1 << exponent);
                 size.filter(|size| *size > USUAL_PIPE)
             }

@@ -117,15 +117,15 @@ mod tests {
 
     #[test]
     fn pipes_take_a_small_part_of_memory() {
-        let auto = |memory| PipeSize::Auto.within(memory);
+        let auto = |memory| PipeSize::Auto.within(|| memory);
         assert_eq!(auto(u64::MAX), Some(1 << 20));
         assert_eq!(auto(128 << 20), Some(1 << 20));
         assert_eq!(auto((128 << 20) - 1), Some(1 << 19));
         assert_eq!(auto(17 << 20), Some(1 << 17));
         assert_eq!(auto(15 << 20), None);
         assert_eq!(auto(0), None);
-        assert_eq!(PipeSize::Bytes(1 << 20).within(0), Some(1 << 20), "as asked");
-        assert_eq!(PipeSize::Keep.within(u64::MAX), None);
+        assert_eq!(PipeSize::Bytes(1 << 20).within(|| 0), Some(1 << 20), "as asked");
+        assert_eq!(PipeSize::Keep.within(|| u64::MAX), None);
     }
 
     #[test]

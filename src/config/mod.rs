@@ -174,12 +174,12 @@ impl Config {
                 false => Visibility::Always,
             },
         };
-        let memory = Memory::new(&cli.memory)?;
         let transfer = Transfer {
             engine: cli.engine.engine,
             pipe_size: cli.engine.pipe_size,
             coalesce: cli.engine.coalesce.longest(machine.processors),
         };
+        let memory = Memory::new(&cli.memory)?;
         let remarks = effect::remarks(&cli);
         let verbosity = Verbosity::new(&cli);
         let silence = Silence { timeout: cli.run.idle_timeout, heartbeat: cli.run.heartbeat };

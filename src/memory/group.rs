@@ -1,7 +1,7 @@
 //! Memory cgroups: what is used in one, what it may use, and in which ones a process is.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::policy::Room;
@@ -30,7 +30,7 @@ impl Group {
             Group::V2(_) => v2,
             Group::V1(_) => v1,
         };
-        let text = fs::read_to_string(self.directory().join(file))?;
+        let text = read(&self.directory().join(file))?;
         text.trim().parse().map_err(io::Error::other)
     }
 
@@ -98,9 +98,15 @@ impl Hierarchies {
         Hierarchies { v2: of("cgroup2", None), v1: of("cgroup", Some("memory")) }
     }
 
+    /// Where they are on almost every system.
+    pub fn usual() -> Hierarchies {
+        let at = |mount: &str| Some((PathBuf::from(mount), PathBuf::from("/")));
+        Hierarchies { v2: at("/sys/fs/cgroup"), v1: at("/sys/fs/cgroup/memory") }
+    }
+
     /// The lowest limit on our own process, in bytes.
     pub fn lowest_limit(&self) -> Option<u64> {
-        let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let text = read(Path::new("/proc/self/cgroup")).ok()?;
         self.groups(&text).iter().filter_map(Group::limit).min()
     }
 
@@ -127,6 +133,13 @@ impl Hierarchies {
     }
 }
 
+/// Reads a short file of the kernel's, which says nothing of its size, with as few calls as can be.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::with_capacity(1024);
+    File::open(path)?.take(u64::MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Mount point and root of a hierarchy (proc_pid_mountinfo(5)).
 fn mounted(line: &str, kind: &str, option: Option<&str>) -> Option<(PathBuf, PathBuf)> {
     let (fields, filesystem) = line.split_once(" - ")?;
@@ -137,6 +150,19 @@ fn mounted(line: &str, kind: &str, option: Option<&str>) -> Option<(PathBuf, Pat
     let mut fields = fields.split(' ').skip(3);
     let root = fields.next()?;
     Some((fields.next()?.into(), root.into()))
+}
+
+/// What limits leave to a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rooms {
+    /// Where the emergency stage is closest; `None` without a limit on its groups.
+    pub tightest: Option<Room>,
+    /// The lowest limit on its groups, in bytes.
+    pub lowest_limit: Option<u64>,
+    /// The least that is left in its groups or of the machine, in bytes.
+    pub left: Option<u64>,
+    /// The least [`Room::may_owe`] of its groups and of the machine, in bytes.
+    pub may_owe: Option<u64>,
 }
 
 /// Looks at what is left of the limits on the group that a process is in, whichever it is by now.
@@ -154,11 +180,11 @@ impl RoomWatch {
         RoomWatch { hierarchies, text: String::new(), groups: Vec::new() }
     }
 
-    /// The least room of the process with number `pid`, and the lowest limit on it, in bytes; nothing if it has no limit.
+    /// What the limits on the process with number `pid` leave.
     ///
     /// # Errors
     /// It is gone.
-    pub fn read(&mut self, pid: u32) -> io::Result<Option<(Room, u64)>> {
+    pub fn read(&mut self, pid: u32) -> io::Result<Rooms> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
         if text != self.text {
             self.groups = self.hierarchies.groups(&text);
@@ -166,9 +192,22 @@ impl RoomWatch {
         }
         let rooms: Vec<Room> = self.groups.iter().filter_map(Group::room).collect();
         let tightest = rooms.iter().min_by_key(|room| room.left.saturating_sub(room.limit / 5));
-        let lowest = rooms.iter().map(|room| room.limit).min();
-        Ok(tightest.copied().zip(lowest))
+        let lowest_limit = rooms.iter().map(|room| room.limit).min();
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let all = || rooms.iter().copied().chain(room_of_machine(&meminfo));
+        let left = all().map(|room| room.left).min();
+        let may_owe = all().map(Room::may_owe).min();
+        Ok(Rooms { tightest: tightest.copied(), lowest_limit, left, may_owe })
     }
+}
+
+/// What is left of the machine's memory (proc_meminfo(5)).
+fn room_of_machine(meminfo: &str) -> Option<Room> {
+    let kib = |name: &str| {
+        let value = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        value.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    Some(Room { left: kib("MemAvailable:")? << 10, limit: kib("MemTotal:")? << 10 })
 }
 
 #[cfg(test)]
@@ -202,6 +241,17 @@ mod tests {
         assert_eq!(mounted(v1, "cgroup", Some("cpu")), None);
         assert_eq!(mounted(v1, "cgroup2", None), None);
         assert_eq!(mounted(v2, "cgroup2", None), at("/sys/fs/cgroup/unified", "/a"));
+    }
+
+    #[test]
+    fn the_machine_has_room_too() {
+        let meminfo = "MemTotal:       1000 kB\nMemFree: 10 kB\nMemAvailable:    700 kB\n";
+        let room = Room { left: 700 << 10, limit: 1000 << 10 };
+        assert_eq!(room_of_machine(meminfo), Some(room));
+        assert_eq!(room_of_machine("MemTotal: 1000 kB\n"), None, "before 3.14");
+        let found = RoomWatch::new(Hierarchies::mounted()).read(std::process::id());
+        let Rooms { left, may_owe, .. } = found.expect("we are here");
+        assert!(may_owe > Some(0) && may_owe < left, "{may_owe:?} of {left:?}");
     }
 
     #[test]

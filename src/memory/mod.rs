@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use group::{Hierarchies, RoomWatch};
+use group::{Hierarchies, RoomWatch, Rooms};
 use policy::{
     Changes, Effects, GateChange, Named, Outcome, Policy, Room, SLOWEST, Sample, Settings, Source,
     Stage, Thresholds,
@@ -132,8 +132,9 @@ pub struct Guard {
     /// Mean cost of a sample.
     cost: Duration,
     last: u64,
-    /// The room when it was last looked at, and what was in use then.
-    room: Option<(Room, u64)>,
+    /// What limits left when that was last looked at, and what was in use then.
+    rooms_found: Rooms,
+    used_then: u64,
     account: Account,
 }
 
@@ -158,7 +159,8 @@ impl Guard {
             due: now,
             cost: Duration::ZERO,
             last: 0,
-            room: None,
+            rooms_found: Rooms::default(),
+            used_then: 0,
             account: Account::default(),
         }
     }
@@ -176,8 +178,9 @@ impl Guard {
         self.read_room(now);
         let at = self.elapsed(now);
         let Output { source, bytes: output } = output;
-        let room = self.room();
-        let changes = self.policy.sample(Sample { at, resident, source, output, room });
+        let (room, may_owe) = (self.room(), self.may_owe());
+        let sample = Sample { at, resident, source, output, room, may_owe };
+        let changes = self.policy.sample(sample);
         let account = &mut self.account;
         account.peak = account.peak.max(resident);
         account.highest = account.highest.max(Some(self.policy.stage()));
@@ -238,9 +241,8 @@ impl Guard {
         self.next_room = now + if near { APART } else { ROOM_SELDOM };
         let pid = self.sampler.largest().unwrap_or(self.pid);
         let Ok(found) = self.rooms.read(pid) else { return };
-        self.room = found.map(|(room, _)| (room, self.last));
-        let limit = found.map_or(u64::MAX, |(_, limit)| limit);
-        let ceiling = limit.min(self.bounds.ceiling);
+        (self.rooms_found, self.used_then) = (found, self.last);
+        let ceiling = found.lowest_limit.unwrap_or(u64::MAX).min(self.bounds.ceiling);
         if ceiling <= self.ceiling {
             self.lower_since = now;
         }
@@ -261,8 +263,18 @@ impl Guard {
 
     /// What is left of the tightest limit: what was when that was last looked at, less what has come to be in use since.
     pub fn room(&self) -> Option<Room> {
-        let (room, at) = self.room?;
-        Some(Room { left: room.left.saturating_sub(self.last.saturating_sub(at)), ..room })
+        let room = self.rooms_found.tightest?;
+        Some(Room { left: room.left.saturating_sub(self.come_since()), ..room })
+    }
+
+    /// The most memory that may come at once after a try, in the same way.
+    fn may_owe(&self) -> Option<u64> {
+        self.rooms_found.may_owe.map(|bytes| bytes.saturating_sub(self.come_since()))
+    }
+
+    /// What has come to be in use since limits were last looked at.
+    fn come_since(&self) -> u64 {
+        self.last.saturating_sub(self.used_then)
     }
 
     /// The kernel reported stalls: looks at once, and lets them count.

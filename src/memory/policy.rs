@@ -166,6 +166,8 @@ pub struct Sample {
     pub output: u64,
     /// What is left of the tightest limit; `None` where there is none.
     pub room: Option<Room>,
+    /// The least [`Room::may_owe`] of all limits, the machine's memory among them, in bytes; `None` if nothing is known of them.
+    pub may_owe: Option<u64>,
 }
 
 /// A new stage.

@@ -95,11 +95,21 @@ impl Watch {
 }
 
 impl Relay {
-    /// Joins two ends. `coalesce` is the longest wait for more bytes.
+    /// Joins two ends. `pipe_size` is what pipes are grown to, `None` to leave them as they are;
+    /// `coalesce` is the longest wait for more bytes.
     ///
     /// # Errors
     /// When a broker pipe is needed and cannot be made.
-    pub fn new(id: u8, route: Route, coalesce: Duration, ring: &mut Ring) -> Result<Relay, Error> {
+    pub fn new(
+        id: u8,
+        route: Route,
+        pipe_size: Option<u32>,
+        coalesce: Duration,
+        ring: &mut Ring,
+    ) -> Result<Relay, Error> {
+        let pipe = route.source.grow(pipe_size);
+        let capacity = pipe.unwrap_or(TRANSFER);
+        route.sink.grow(pipe_size);
         let (from, to) = (route.source.kind(), route.sink.kind());
         let packets = route.source.packets();
         let path = if route.text.is_some() {
@@ -107,7 +117,11 @@ impl Relay {
         } else if !route.copies.is_empty() {
             Path::Teed(Teed::new(route.copies, ring))
         } else {
-            Path::choose(from, to, &route.sink, ring)?
+            Path::choose(from, to, &route.sink, pipe_size, ring)?
+        };
+        let capacity = match &path {
+            Path::Buffered(_) => capacity.min(BUFFER as u32),
+            _ => capacity,
         };
         // What goes elsewhere once its reader has left goes on in any case.
         let watch = if route.instead.is_some() { Watch::Over } else { Watch::of(from, to) };
@@ -128,34 +142,20 @@ impl Relay {
             delivery: Delivery::Sink,
             paced: false,
         };
-        let mut relay = Relay {
+        Ok(Relay {
             link,
             path,
             state: State::Open,
             watch,
             pace: Pace::new(coalesce),
             paced_until: None,
-            capacity: TRANSFER,
-            pipe: None,
+            capacity,
+            pipe,
             admission: Admission::new(route.rate),
             switch: Switch::new(),
             instead: route.instead,
             sink_end: None,
-        };
-        relay.grow(None);
-        Ok(relay)
-    }
-
-    /// Grows its pipes to so many bytes, where they are smaller; `None` leaves them as they are.
-    pub fn grow(&mut self, bytes: Option<u32>) {
-        self.pipe = self.link.source.as_ref().and_then(|source| source.grow(bytes));
-        self.link.sink.as_ref().and_then(|sink| sink.grow(bytes));
-        self.path.grow(bytes);
-        let capacity = self.pipe.unwrap_or(TRANSFER);
-        self.capacity = match &self.path {
-            Path::Buffered(_) => capacity.min(BUFFER as u32),
-            _ => capacity,
-        };
+        })
     }
 
     /// How many kernel workers a relay on this route can hold at the same time: both hops of a broker,

@@ -178,7 +178,7 @@ impl Outside {
             }),
             ..plain_route(source, sink)
         };
-        let relay = Relay::new(0, route, Duration::ZERO, ring).expect("a relay");
+        let relay = Relay::new(0, route, None, Duration::ZERO, ring).expect("a relay");
         let outside = Outside { feed, sent, fed, sink: Some(theirs), got: Vec::new(), copies };
         (relay, outside)
     }

@@ -178,7 +178,7 @@ fn recorded(bytes: usize, level: Level) -> (Vec<Relay>, Recorder, u64) {
         beyond: None,
         instead: None,
     };
-    let mut relay = Relay::new(0, route, Duration::ZERO, &mut ring).expect("a relay");
+    let mut relay = Relay::new(0, route, None, Duration::ZERO, &mut ring).expect("a relay");
     let (mut recorder, mut delivered) = (Recorder::new(level, Instant::now()), 0);
     while relay.ended().is_none() {
         let now = Instant::now();

@@ -393,9 +393,9 @@ impl Session<'_> {
             return Ok(());
         }
         for route in self.held.turn(&mut self.relays, self.verbosity, &mut self.ring)? {
-            let made = Relay::new(self.relays.len() as u8, route, self.coalesce, &mut self.ring);
-            let mut relay = made.map_err(io::Error::other)?;
-            relay.grow(self.command.as_ref().and_then(|command| command.memory.pipe_size()));
+            let (number, size) = (self.relays.len() as u8, self.pipe_size);
+            let relay = Relay::new(number, route, size, self.coalesce, &mut self.ring);
+            let relay = relay.map_err(io::Error::other)?;
             if relay.sink_kind() == Kind::Terminal {
                 self.reports.share_screen();
             }

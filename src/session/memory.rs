@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::memory_effects::{have_text, output, resize, spread};
 use super::nodes::NodeWatch;
-use crate::config::{Banner, Config, Memory, MonitorMode, PipeSize, Verbosity, Wrap};
+use crate::config::{Banner, Memory, MonitorMode, Verbosity, Wrap};
 use crate::error::Error;
 use crate::memory::group::Group;
 use crate::memory::limit::{self, ChildGroup, Events};
@@ -37,9 +37,6 @@ pub(crate) struct MemoryWatch<'c> {
     settings: &'c Memory,
     verbosity: Verbosity,
     wrap: &'c Wrap,
-    /// What pipes are to be grown to, and what that comes to where memory is limited.
-    wanted: PipeSize,
-    pipe_size: Option<u32>,
     engine: &'static str,
     group: Option<ChildGroup>,
     /// `None` if nothing is watched.
@@ -77,8 +74,11 @@ impl<'c> MemoryWatch<'c> {
     ///
     /// # Errors
     /// When there can be no such group, or `--monitor=cgroup` finds none: nothing has been started by then.
-    pub(crate) fn new(config: &'c Config, wrap: &'c Wrap) -> Result<MemoryWatch<'c>, Error> {
-        let (settings, verbosity) = (&config.memory, config.verbosity);
+    pub(crate) fn new(
+        settings: &'c Memory,
+        wrap: &'c Wrap,
+        verbosity: Verbosity,
+    ) -> Result<MemoryWatch<'c>, Error> {
         let group = ChildGroup::new(settings.limits)?;
         let own = || group.as_ref().map(ChildGroup::group);
         let scope = match settings.monitor {
@@ -99,8 +99,6 @@ impl<'c> MemoryWatch<'c> {
             settings,
             verbosity,
             wrap,
-            wanted: config.transfer.pipe_size,
-            pipe_size: None,
             engine: "",
             group,
             scope,
@@ -146,13 +144,8 @@ impl<'c> MemoryWatch<'c> {
         }
         let told = self.settings.banner == Banner::Shown || self.verbosity == Verbosity::Debug;
         if told || self.nodes.is_some() {
-            self.beginning = Beginning::Due(pid, now);
+            self.watch(pid, now);
         }
-    }
-
-    /// What pipes are grown to; nothing before the watch begins.
-    pub(crate) fn pipe_size(&self) -> Option<u32> {
-        self.pipe_size
     }
 
     /// Begins to watch the child with number `pid`.
@@ -160,9 +153,8 @@ impl<'c> MemoryWatch<'c> {
         let memory = self.settings;
         self.beginning = Beginning::Over;
         self.oom_kills = limit::oom_kills();
-        let ceiling = limit::ceiling(memory.limits);
-        self.pipe_size = self.wanted.within(ceiling);
         let Some(scope) = self.scope.take() else { return self.show_banner("not watched") };
+        let ceiling = limit::ceiling(memory.limits);
         // The order of what was named has been checked with the flags.
         let Ok(thresholds) = Thresholds::new(memory.named, ceiling) else { return };
         let figures = Stage::ALL[1..].iter().map(|stage| bytes(thresholds.of(*stage)));
@@ -234,7 +226,6 @@ impl<'c> MemoryWatch<'c> {
             && due <= now
         {
             self.watch(pid, now);
-            relays.iter_mut().for_each(|relay| relay.grow(self.pipe_size));
         }
         let heap_change = self.nodes.as_mut().and_then(|nodes| nodes.turn(now));
         if let Some(change) = &heap_change {
@@ -284,8 +275,17 @@ impl<'c> MemoryWatch<'c> {
         spread(effects.flow, effects.text, relays, now);
         let colour = memory_notices::colour(change.to).filter(|_| self.coloured);
         notice::coloured(self.verbosity, &heap::described(change), colour);
+        self.show_title();
+    }
+
+    /// Shows the higher of the two stages, memory's own and that of the heaps.
+    fn show_title(&mut self) {
+        let Some(guard) = &self.guard else { return };
         let title = self.title.get_or_insert_with(|| Title::new(&self.wrap.program));
-        title.show(change.to, "heap");
+        match self.nodes.as_ref().map_or(Stage::Monitoring, NodeWatch::stage) {
+            heaps if heaps > guard.stage() => title.show(heaps, "heap"),
+            _ => title.show(guard.stage(), &bytes(guard.thresholds().of(guard.stage()))),
+        }
     }
 
     fn apply(&mut self, changes: Changes, relays: &mut [Relay], now: Instant) {
@@ -297,10 +297,8 @@ impl<'c> MemoryWatch<'c> {
             Some(GateChange::Opened(_)) => resize(relays, None),
             None => {}
         }
-        let Some(StageChange { from, to }) = changes.stage else { return };
-        let figure = bytes(guard.thresholds().of(to));
-        let title = self.title.get_or_insert_with(|| Title::new(&self.wrap.program));
-        title.show(to, &figure);
+        let Some(StageChange { from, .. }) = changes.stage else { return };
+        self.show_title();
         if from == Stage::Monitoring && matches!(self.stalls, Polled::No) {
             let own = self.group.as_ref().and_then(|group| stall::trigger(&group.pressure_file()));
             let machine = || stall::trigger(Path::new(stall::MACHINE));

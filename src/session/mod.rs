@@ -66,8 +66,6 @@ fn filter(config: &Config) -> Result<Exit, Error> {
     let mut session = Session::open(config, started, routes, copies)?;
     // Before threads begin: they are to have these signals blocked.
     session.interruption = Interruption::of_filter()?;
-    let pipe_size = config.transfer.pipe_size.within(limit::ceiling(config.memory.limits));
-    session.relays.iter_mut().for_each(|relay| relay.grow(pipe_size));
     session.begin()?;
     fds::release_standard_fds();
     session.relay_all()?;
@@ -119,7 +117,7 @@ fn start<'c>(config: &'c Config, wrap: &'c Wrap) -> Result<Session<'c>, Error> {
     plan::refuse_copy_onto_source(&plan.routes, &copies.files)?;
     let screen = plan.terminal.as_ref().map(Terminal::screen_size).unwrap_or_default();
     plan.routes.iter_mut().chain(&mut copies.routes).for_each(|route| route.set_screen(screen));
-    let mut memory = MemoryWatch::new(config, wrap)?;
+    let mut memory = MemoryWatch::new(&config.memory, wrap, config.verbosity)?;
     let confinement = memory.confinement()?;
     let signals = Signals::take()?;
     let terminal = plan.terminal;
@@ -164,6 +162,8 @@ struct Session<'c> {
     started: Instant,
     ring: Ring,
     coalesce: Duration,
+    /// What pipes are grown to, in bytes; `None` leaves them as they are.
+    pipe_size: Option<u32>,
     relays: Relays,
     /// `None` for a filter.
     command: Option<Command<'c>>,
@@ -191,7 +191,7 @@ impl<'c> Session<'c> {
         streams: Vec<Route>,
         copies: Copies,
     ) -> Result<Session<'c>, Error> {
-        let Config { job, transfer, output, observe, verbosity, .. } = config;
+        let Config { job, transfer, output, memory, observe, verbosity, .. } = config;
         let reports = Reports::open(observe, *verbosity, job.words(), started)?;
         let routes = || streams.iter().chain(&copies.routes);
         let workers = Workers {
@@ -199,9 +199,10 @@ impl<'c> Session<'c> {
             needed: routes().any(|route| Relay::workers(route).needed) || observe.events.is_some(),
         };
         let mut ring = open_ring(transfer.engine, *verbosity, workers)?;
+        let pipe_size = transfer.pipe_size.within(|| limit::at_first_sight(memory.limits));
         let mut relays = Vec::with_capacity(routes().count());
         for (id, route) in streams.into_iter().chain(copies.routes).enumerate() {
-            relays.push(Relay::new(id as u8, route, transfer.coalesce, &mut ring)?);
+            relays.push(Relay::new(id as u8, route, pipe_size, transfer.coalesce, &mut ring)?);
         }
         Ok(Session {
             tee: &output.tee,
@@ -209,6 +210,7 @@ impl<'c> Session<'c> {
             started,
             ring,
             coalesce: transfer.coalesce,
+            pipe_size,
             relays: Relays::new(relays, &copies.waits, started),
             command: None,
             held: Held::default(),

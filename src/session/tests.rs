@@ -49,7 +49,7 @@ fn relays_with_wait(roles: &[(Stream, Role)], wait: Option<Duration>) -> (Relays
     let (mut made, mut ends) = (Vec::new(), Vec::new());
     for (id, (stream, role)) in roles.iter().enumerate() {
         let (route, outer) = route(*stream, *role);
-        made.push(Relay::new(id as u8, route, Duration::ZERO, &mut ring).expect("a relay"));
+        made.push(Relay::new(id as u8, route, None, Duration::ZERO, &mut ring).expect("a relay"));
         ends.push(outer);
     }
     let copies = roles.iter().filter(|(_, role)| *role == Role::Copy);

@@ -57,7 +57,7 @@ memory
 witnesses
   fds                                  open descriptors and what they are
   dispositions                         blocked and ignored signals
-  pipe-size [--grown]                  the size of the pipe that is stdout; --grown: once that is not 64 KiB
+  pipe-size                            the size of the pipe that is stdout
   signals [END]                        print each signal that arrives; leave at END (default USR2)
   exit STATUS                          leave with STATUS
   die SIGNAL                           die by SIGNAL, without a core file
@@ -116,7 +116,7 @@ fn run(role: &str, arguments: Vec<OsString>) -> Outcome {
         "tokio-uring-copy" => runtime::tokio_uring(),
         "fds" => witness::fds(),
         "dispositions" => witness::dispositions(),
-        "pipe-size" => witness::pipe_size(arguments),
+        "pipe-size" => witness::pipe_size(),
         "signals" => witness::signals(arguments),
         "exit" => Ok(number(arguments.first())? as i32),
         "die" => witness::die(arguments),

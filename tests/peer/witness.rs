@@ -3,8 +3,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::thread;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -47,15 +45,9 @@ pub(crate) fn dispositions() -> Outcome {
     Ok(0)
 }
 
-/// The size of the pipe that is stdout, or what it is grown to.
-pub(crate) fn pipe_size(arguments: Vec<OsString>) -> Outcome {
-    const USUAL: i32 = 65536;
-    let mut size = fcntl(io::stdout(), FcntlArg::F_GETPIPE_SZ)?;
-    while size == USUAL && arguments.first().is_some_and(|word| word == "--grown") {
-        thread::sleep(Duration::from_millis(1));
-        size = fcntl(io::stdout(), FcntlArg::F_GETPIPE_SZ)?;
-    }
-    writeln!(io::stdout(), "{size}")?;
+/// The size of the pipe that is stdout.
+pub(crate) fn pipe_size() -> Outcome {
+    writeln!(io::stdout(), "{}", fcntl(io::stdout(), FcntlArg::F_GETPIPE_SZ)?)?;
     Ok(0)
 }
 

@@ -43,12 +43,12 @@ within_the_limit_nothing_happens() {
     group_is_gone
 }
 pipes_are_small_where_memory_is() {
-    expect "size below a limit of its own" "$(nproxy --memory-max=40M peer pipe-size --grown)" 262144
-    expect "size as asked" "$(nproxy --memory-max=40M --pipe-size=1M peer pipe-size --grown)" 1048576
+    expect "size below a limit of its own" "$(nproxy --memory-max=40M peer pipe-size)" 262144
+    expect "size as asked" "$(nproxy --memory-max=40M --pipe-size=1M peer pipe-size)" 1048576
     echo +memory >/sys/fs/cgroup/cgroup.subtree_control
     mkdir /sys/fs/cgroup/small
     echo 40M >/sys/fs/cgroup/small/memory.max
-    sh -c 'echo 0 >/sys/fs/cgroup/small/cgroup.procs; nproxy peer pipe-size --grown' >out
+    sh -c 'echo 0 >/sys/fs/cgroup/small/cgroup.procs; nproxy peer pipe-size' >out
     rmdir /sys/fs/cgroup/small
     expect "size in a group" "$(cat out)" 262144
 }

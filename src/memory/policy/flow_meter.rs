@@ -40,14 +40,19 @@ impl FlowMeter {
         let flowed = self.is_flowing();
         let kept = (-step / MEMORY_OF_FLOW).exp();
         self.span = self.span * kept + step;
-        self.output = self.output * kept + now.output.saturating_sub(last.output) as f64;
+        let moved = now.output.saturating_sub(last.output) as f64;
+        self.output = self.output * kept + moved;
         self.grown *= kept;
         self.came *= (-step / MEMORY_OF_GROWTH).exp();
-        // The time in which output began is as good as without: what grew then may have been read in.
-        if flowed && self.is_flowing() {
-            let grown = now.resident as f64 - last.resident as f64;
-            self.grown += grown;
-            self.came += grown.max(0.0);
+        match (flowed, self.is_flowing()) {
+            (true, true) => {
+                let grown = now.resident as f64 - last.resident as f64;
+                self.grown += grown;
+                self.came += grown.max(0.0);
+            }
+            // The silence before says nothing of how fast it is now. What grew in this time may have been read in.
+            (false, true) => (self.span, self.output, self.grown) = (step, moved, 0.0),
+            _ => {}
         }
         let kept = (-step / MEMORY_OF_GROWTH).exp();
         let span = self.span.max(SHORT_SPAN);
@@ -80,17 +85,53 @@ impl FlowMeter {
 
     /// Bytes of output per second.
     pub(super) fn rate(&self) -> f64 {
-        self.output / self.span.max(1e-3)
+        self.output / self.span.max(SHORT_SPAN)
     }
 
     /// Bytes per second that memory grows by.
     pub(super) fn growth(&self) -> f64 {
-        self.grown.max(0.0) / self.span.max(1e-3)
+        self.grown.max(0.0) / self.span.max(SHORT_SPAN)
     }
 
     /// The most bytes per second that it may grow by, from what was lately seen. Where as much goes as comes, memory stands
     /// still, and grows as fast as ever once it has been held back.
     pub(super) fn fastest(&self) -> f64 {
         self.fastest.max(self.fastest_output * self.most_for_a_byte)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Source;
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// After so many seconds of silence: 100 MB/s for 0.3 s, all of which stays in memory.
+    fn after_silence(seconds: u64) -> FlowMeter {
+        let mut meter = FlowMeter::default();
+        let sample = |millis: u64| {
+            let output = millis.saturating_sub(seconds * 1000) * MIB / 10;
+            let at = Duration::from_millis(millis);
+            let resident = 200 * MIB + output;
+            Sample { at, resident, source: Source::Waiting, output, room: None, may_owe: None }
+        };
+        for millis in (10..=seconds * 1000 + 300).step_by(10) {
+            meter.follow(sample(millis - 10), sample(millis));
+        }
+        meter
+    }
+
+    #[test]
+    fn silence_before_is_no_part_of_the_speed() {
+        for seconds in [0, 1, 10, 100] {
+            let meter = after_silence(seconds);
+            for found in [meter.rate(), meter.growth(), meter.fastest()] {
+                let share = found / (100 * MIB) as f64;
+                assert!((0.9..1.1).contains(&share), "{seconds} s: {share}");
+            }
+        }
     }
 }

@@ -30,11 +30,11 @@ const AFTER_FALL: Duration = Duration::from_secs(1);
 const TRY_MOST: Duration = Duration::from_secs(3);
 
 /// A child that writes by the clock owes after a try what it would have written meanwhile, and if the try was in vain the
-/// memory of that comes at once. So where there is a limit a try lasts no longer than until that would be one part in so
+/// memory of that comes at once. So a try lasts no longer than until that would be one part in so
 /// many of what is left before it, or one in so many of the limit: what is left may be what the child is about to fill
 /// anyhow. Where that is less than [`SHORTEST`], nothing is tried.
-const OWED_OF_ROOM: f64 = 2.0;
-const OWED_OF_LIMIT: f64 = 7.0;
+const OWED_OF_ROOM: u64 = 2;
+const OWED_OF_LIMIT: u64 = 7;
 const SHORTEST: Duration = Duration::from_millis(300);
 
 /// What tries that brought nothing may cost altogether, and the share of the time that they may cost if that is more:
@@ -347,9 +347,8 @@ impl Gate {
 
     /// How long a try may last.
     fn longest(&self, now: Sample) -> Duration {
-        let Some(room) = now.room else { return TRY_MOST };
-        let owed = (room.left as f64 / OWED_OF_ROOM).min(room.limit as f64 / OWED_OF_LIMIT);
-        let seconds = owed / self.flow.fastest().max(1.0);
+        let Some(owed) = now.may_owe else { return TRY_MOST };
+        let seconds = owed as f64 / self.flow.fastest().max(1.0);
         Duration::from_secs_f64(seconds.min(TRY_MOST.as_secs_f64()))
     }
 
@@ -458,6 +457,13 @@ impl Attempt {
         let admitted = now.output.saturating_sub(self.output) as f64 * self.ratio;
         let admitted = (admitted as u64).min(base / HARM_PART * 3);
         (base / HARM_PART + admitted).min(terms.room(now) / HARM_OF_ROOM)
+    }
+}
+
+impl Room {
+    /// The most memory that may come at once after a try in vain, in bytes, as far as this limit goes.
+    pub fn may_owe(self) -> u64 {
+        (self.left / OWED_OF_ROOM).min(self.limit / OWED_OF_LIMIT)
     }
 }
 

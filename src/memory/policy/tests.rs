@@ -20,7 +20,8 @@ fn policy() -> Policy {
 /// A child without output.
 fn at(millis: u64, mib: u64) -> Sample {
     let at = Duration::from_millis(millis);
-    Sample { at, resident: mib * MIB, source: Source::Empty, output: 0, room: None }
+    let resident = mib * MIB;
+    Sample { at, resident, source: Source::Empty, output: 0, room: None, may_owe: None }
 }
 
 /// A child that writes 100 MiB a second, or would.
@@ -280,7 +281,7 @@ fn any_samples() -> impl Strategy<Value = Vec<Sample>> {
         let (mut millis, mut output) = (0, 0);
         let sample = |(wait, mib, source, moved, room)| {
             (millis, output) = (millis + wait, output + moved);
-            Sample { source, output, room, ..at(millis, mib) }
+            Sample { source, output, room, may_owe: room.map(Room::may_owe), ..at(millis, mib) }
         };
         steps.into_iter().map(sample).collect()
     })

@@ -56,18 +56,12 @@ impl Path {
         }
     }
 
-    /// Grows what it has between the two ends.
-    pub(super) fn grow(&self, bytes: Option<u32>) {
-        if let Path::Brokered(path) = self {
-            path.grow(bytes);
-        }
-    }
-
     /// The best path between two ends when there is nothing to do but carry.
     pub(super) fn choose(
         from: Kind,
         to: Kind,
         sink: &Endpoint,
+        pipe_size: Option<u32>,
         ring: &mut Ring,
     ) -> Result<Path, Error> {
         use Kind::{File, Leader, Null, Other, Pipe, Records, Socket, Terminal};
@@ -84,14 +78,16 @@ impl Path {
             // A splice into a socket that blocks keeps its pipe locked until the peer reads, and whoever
             // writes into that pipe cannot even be killed: it must be a pipe that only we write into.
             (Pipe, Socket) if !sink.is_nonblocking() => {
-                Path::Brokered(Brokered::new(Turns::Alternate)?)
+                Path::Brokered(Brokered::new(Turns::Alternate, pipe_size)?)
             }
             (Pipe, Pipe | Socket | Null | Other) => Path::Direct(Direct::new()),
             (File | Socket | Null | Other, Pipe) => Path::Direct(Direct::new()),
             (File | Socket | Null | Other, Socket) => {
-                Path::Brokered(Brokered::new(Turns::Alternate)?)
+                Path::Brokered(Brokered::new(Turns::Alternate, pipe_size)?)
             }
-            (File | Socket | Null | Other, Null) => Path::Brokered(Brokered::new(Turns::Overlap)?),
+            (File | Socket | Null | Other, Null) => {
+                Path::Brokered(Brokered::new(Turns::Overlap, pipe_size)?)
+            }
             // Either may refuse, and a broker would then hold bytes that have to be read back.
             (File | Socket | Null | Other, Other) => Path::buffered(None),
         })

@@ -237,11 +237,12 @@ pub(in crate::relay) struct Brokered {
 impl Brokered {
     /// # Errors
     /// When the broker pipe cannot be made.
-    pub(in crate::relay) fn new(turns: Turns) -> Result<Brokered, Error> {
+    pub(in crate::relay) fn new(turns: Turns, pipe_size: Option<u32>) -> Result<Brokered, Error> {
         let failed = |error| Error::os("make a broker pipe", error);
         let (reader, writer) = io::pipe().map_err(failed)?;
         let end = |fd: OwnedFd| Endpoint::new(fd).map_err(|errno| failed(errno.into()));
         let (broker_out, broker_in) = (end(reader.into())?, end(writer.into())?);
+        broker_in.grow(pipe_size);
         Ok(Brokered {
             turns,
             fill: Hop::new(Operation::Fill),
@@ -252,11 +253,6 @@ impl Brokered {
             source_ended: false,
             finishing: false,
         })
-    }
-
-    /// Grows its pipe to so many bytes.
-    pub(in crate::relay) fn grow(&self, bytes: Option<u32>) {
-        self.broker_in.grow(bytes);
     }
 
     pub(in crate::relay) fn advance(

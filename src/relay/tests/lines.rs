@@ -80,7 +80,7 @@ fn a_line_that_is_waited_for_goes_on_when_modes_have_changed() {
         let leader = Endpoint::leader(childs.master, Some(Newlines::AsTheyAre));
         let mut ring = Ring::scripted(engine);
         let route = plain_route(leader, endpoint(ours.slave));
-        let mut relay = Relay::new(0, route, Duration::ZERO, &mut ring).expect("a relay");
+        let mut relay = Relay::new(0, route, None, Duration::ZERO, &mut ring).expect("a relay");
         let mut child = File::from(childs.slave.try_clone().expect("an fd"));
         let sent = "one line of many\n".repeat(100) + "two";
         child.write_all(sent.as_bytes()).expect("a write");
@@ -111,7 +111,7 @@ fn what_is_drawn_goes_at_once() {
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
         let mut ring = Ring::scripted(engine);
         let route = plain_route(endpoint(reader), endpoint(ours.slave));
-        let mut relay = Relay::new(0, route, Duration::ZERO, &mut ring).expect("a relay");
+        let mut relay = Relay::new(0, route, None, Duration::ZERO, &mut ring).expect("a relay");
         let sent = "x".repeat(1500);
         writer.write_all(sent.as_bytes()).expect("a write");
         let turn = Instant::now();
