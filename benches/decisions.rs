@@ -39,7 +39,7 @@ fn policy(criterion: &mut Criterion) {
             at += Duration::from_millis(10);
             let resident = (at.as_millis() as u64 * (1 << 20)) % (8 << 30);
             let source = Source::Empty;
-            let sample = Sample { at, resident, source, output: 0, room: None, may_owe: None };
+            let sample = Sample { at, resident, source, output: 0, room: None, narrowest: None };
             black_box(policy.sample(black_box(sample)));
             black_box((policy.effects(), policy.period()))
         });

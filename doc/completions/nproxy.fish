@@ -44,7 +44,7 @@ cgroup\t'All processes of the cgroup that the command is in'"
 complete -c nproxy -l attention -d 'Print a notice from this much memory on' -r
 complete -c nproxy -l pressure -d 'Switch --text off from this much memory on' -r
 complete -c nproxy -l critical -d 'Slow the output down from this much memory on' -r
-complete -c nproxy -l emergency -d 'Let all output go at once from this much on' -r
+complete -c nproxy -l emergency -d 'Hold nothing back from this much on' -r
 complete -c nproxy -l tick -d 'Shortest time between two samples of the memory; a bare number is milliseconds' -r
 complete -c nproxy -l gate -d 'Whether output may be slowed down from the critical stage on' -r -f -a "auto\t'Tried in the critical stage, and given up where it does not help'
 off\t'Never'"

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nproxy::memory::group::{Hierarchies, RoomWatch};
+use nproxy::memory::group;
 use nproxy::memory::heap_page::Slot;
 
 use nproxy::units;
@@ -94,7 +94,7 @@ impl Heap {
         let young =
             usize::try_from(self.v8.statistics().limit).unwrap_or(0).saturating_sub(at_first);
         let wanted = if self.snapshot == Snapshot::Asked { part.max(young) } else { part };
-        let more = wanted.min(usize::try_from(free_memory()).unwrap_or(usize::MAX));
+        let more = wanted.min(usize::try_from(group::left_to_us()).unwrap_or(usize::MAX));
         if self.told == Told::Yes && notice::has_room() {
             let (pid, at, more) =
                 (std::process::id(), units::bytes(limit as u64), units::bytes(more as u64));
@@ -107,12 +107,6 @@ impl Heap {
         self.v8.off_near_limit(near_limit);
         limit.saturating_add(more)
     }
-}
-
-/// Bytes that this machine, and the cgroups that we are in, could still give.
-fn free_memory() -> u64 {
-    let rooms = RoomWatch::new(Hierarchies::mounted()).read(std::process::id());
-    rooms.ok().and_then(|rooms| rooms.left).unwrap_or(u64::MAX)
 }
 
 /// A panic must not go through V8's frames.

@@ -58,7 +58,7 @@ pub struct MemoryFlags {
     #[arg(long, value_name = "MIB", value_parser = threshold, env = "NPROXY_CRITICAL_MB")]
     pub critical: Option<u64>,
 
-    /// Let all output go at once from this much on
+    /// Hold nothing back from this much on
     ///
     /// Threshold of the emergency stage: no try begins or goes on. A command that is behind after a try that helped still
     /// catches up about as fast as it wrote before. Without this option: 80 % of the limit.

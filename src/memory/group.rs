@@ -2,7 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::policy::Room;
 
@@ -152,17 +155,21 @@ fn mounted(line: &str, kind: &str, option: Option<&str>) -> Option<(PathBuf, Pat
     Some((fields.next()?.into(), root.into()))
 }
 
-/// What limits leave to a process.
+/// What the limits on a process's groups leave; nothing where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rooms {
-    /// Where the emergency stage is closest; `None` without a limit on its groups.
+    /// Where the emergency stage is closest.
     pub tightest: Option<Room>,
-    /// The lowest limit on its groups, in bytes.
-    pub lowest_limit: Option<u64>,
-    /// The least that is left in its groups or of the machine, in bytes.
-    pub left: Option<u64>,
-    /// The least [`Room::may_owe`] of its groups and of the machine, in bytes.
-    pub may_owe: Option<u64>,
+    /// The lowest limit, and the least that is left of any, which need not be one and the same group's.
+    pub narrowest: Option<Room>,
+}
+
+impl Rooms {
+    fn new(rooms: &[Room]) -> Rooms {
+        let tightest = rooms.iter().min_by_key(|room| room.left.saturating_sub(room.limit / 5));
+        let narrowest = rooms.iter().copied().reduce(Room::narrower);
+        Rooms { tightest: tightest.copied(), narrowest }
+    }
 }
 
 /// Looks at what is left of the limits on the group that a process is in, whichever it is by now.
@@ -183,7 +190,7 @@ impl RoomWatch {
     /// What the limits on the process with number `pid` leave.
     ///
     /// # Errors
-    /// It is gone.
+    /// It is gone, or this kernel has no groups.
     pub fn read(&mut self, pid: u32) -> io::Result<Rooms> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
         if text != self.text {
@@ -191,23 +198,52 @@ impl RoomWatch {
             self.text = text;
         }
         let rooms: Vec<Room> = self.groups.iter().filter_map(Group::room).collect();
-        let tightest = rooms.iter().min_by_key(|room| room.left.saturating_sub(room.limit / 5));
-        let lowest_limit = rooms.iter().map(|room| room.limit).min();
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let all = || rooms.iter().copied().chain(room_of_machine(&meminfo));
-        let left = all().map(|room| room.left).min();
-        let may_owe = all().map(Room::may_owe).min();
-        Ok(Rooms { tightest: tightest.copied(), lowest_limit, left, may_owe })
+        Ok(Rooms::new(&rooms))
     }
 }
 
-/// What is left of the machine's memory (proc_meminfo(5)).
+/// Looks at what is left of the machine's memory.
+#[derive(Debug)]
+pub struct MachineWatch {
+    /// `None` where it is not the kernel's own: lxcfs would answer from another process, in its own time.
+    meminfo: Option<File>,
+}
+
+impl MachineWatch {
+    /// Opens what tells it.
+    pub fn open() -> MachineWatch {
+        MachineWatch { meminfo: File::open("/proc/meminfo").ok().filter(is_of_the_kernel) }
+    }
+
+    /// What is left, swap included.
+    pub fn read(&self) -> Option<Room> {
+        let mut text = [0; 2048];
+        let len = self.meminfo.as_ref()?.read_at(&mut text, 0).ok()?;
+        room_of_machine(std::str::from_utf8(&text[..len]).ok()?)
+    }
+}
+
+/// See proc_meminfo(5); MemAvailable came with Linux 3.14.
 fn room_of_machine(meminfo: &str) -> Option<Room> {
-    let kib = |name: &str| {
+    let bytes = |name: &str| {
         let value = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        value.trim().trim_end_matches(" kB").parse::<u64>().ok()
+        value.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
     };
-    Some(Room { left: kib("MemAvailable:")? << 10, limit: kib("MemTotal:")? << 10 })
+    let left = bytes("MemAvailable:")? + bytes("SwapFree:").unwrap_or(0);
+    Some(Room { left, limit: bytes("MemTotal:")? })
+}
+
+/// Whether a file is of the kernel's own procfs. In a container of LXC lxcfs puts some over it that may tell the host's numbers.
+pub(super) fn is_of_the_kernel(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
+}
+
+/// What the machine and the groups that this process is in could still give, in bytes.
+pub fn left_to_us() -> u64 {
+    let text = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let groups = Hierarchies::mounted().groups(&text);
+    let rooms = groups.iter().filter_map(Group::room).chain(MachineWatch::open().read());
+    rooms.map(|room| room.left).min().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -244,14 +280,24 @@ mod tests {
     }
 
     #[test]
+    fn groups_within_each_other_are_as_narrow_as_all_of_them() {
+        let outer = Room { left: 100, limit: 10_000 };
+        let inner = Room { left: 600, limit: 1000 };
+        let narrowest = Some(Room { left: 100, limit: 1000 });
+        assert_eq!(Rooms::new(&[inner, outer]), Rooms { tightest: Some(outer), narrowest });
+        assert_eq!(Rooms::new(&[]), Rooms::default());
+    }
+
+    #[test]
     fn the_machine_has_room_too() {
-        let meminfo = "MemTotal:       1000 kB\nMemFree: 10 kB\nMemAvailable:    700 kB\n";
-        let room = Room { left: 700 << 10, limit: 1000 << 10 };
+        let meminfo =
+            "MemTotal:       1000 kB\nMemFree: 10 kB\nMemAvailable:    700 kB\nSwapFree: 50 kB\n";
+        let room = Room { left: 750 << 10, limit: 1000 << 10 };
         assert_eq!(room_of_machine(meminfo), Some(room));
         assert_eq!(room_of_machine("MemTotal: 1000 kB\n"), None, "before 3.14");
-        let found = RoomWatch::new(Hierarchies::mounted()).read(std::process::id());
-        let Rooms { left, may_owe, .. } = found.expect("we are here");
-        assert!(may_owe > Some(0) && may_owe < left, "{may_owe:?} of {left:?}");
+        let machine = MachineWatch::open().read().expect("procfs");
+        let free = left_to_us();
+        assert!(free > 0 && machine.limit > 0, "{free} {machine:?}");
     }
 
     #[test]

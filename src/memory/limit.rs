@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, rlim_t};
+use nix::sys::sysinfo::sysinfo;
 use nix::unistd::{AccessFlags, access};
 
 use super::group::{Group, Hierarchies};
@@ -359,8 +360,9 @@ pub fn ceiling(limits: Limits) -> u64 {
 /// The same as far as it shows without a search for where groups are mounted, which would take a tenth of nproxy's start: the child's own
 /// limit, and those that stand above us at the usual places.
 pub fn at_first_sight(limits: Limits) -> u64 {
-    let above = Hierarchies::usual().lowest_limit();
-    above.into_iter().chain(limits.max).min().unwrap_or(u64::MAX)
+    let machine = sysinfo().ok().map(|machine| machine.ram_total());
+    let above = Hierarchies::usual().lowest_limit().into_iter().chain(machine);
+    above.chain(limits.high).chain(limits.max).min().unwrap_or(u64::MAX)
 }
 
 /// Processes that the OOM killer has ended on this machine since boot (4.13; nothing before).

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use group::{Hierarchies, RoomWatch, Rooms};
+use group::{Hierarchies, MachineWatch, RoomWatch, Rooms};
 use policy::{
-    Changes, Effects, GateChange, Named, Outcome, Policy, Room, SLOWEST, Sample, Settings, Source,
-    Stage, Thresholds,
+    Changes, Effects, GateChange, GateMode, Named, Outcome, Policy, Room, SLOWEST, Sample,
+    Settings, Source, Stage, Thresholds,
 };
 use sample::{Sampler, Scope};
 
@@ -123,8 +123,10 @@ pub struct Guard {
     lower_since: Instant,
     policy: Policy,
     pid: u32,
-    rooms: RoomWatch,
-    next_room: Instant,
+    groups: RoomWatch,
+    /// `None` if it does not matter.
+    machine: Option<MachineWatch>,
+    room_read: Option<Instant>,
     next_close: Instant,
     next_kin: Instant,
     started: Instant,
@@ -133,7 +135,8 @@ pub struct Guard {
     cost: Duration,
     last: u64,
     /// What limits left when that was last looked at, and what was in use then.
-    rooms_found: Rooms,
+    rooms: Rooms,
+    left_on_machine: Option<Room>,
     used_then: u64,
     account: Account,
 }
@@ -151,15 +154,17 @@ impl Guard {
             lower_since: now,
             policy: Policy::new(thresholds, settings),
             pid,
-            rooms: RoomWatch::new(Hierarchies::mounted()),
-            next_room: now,
+            groups: RoomWatch::new(Hierarchies::mounted()),
+            machine: (settings.gate == GateMode::Auto).then(MachineWatch::open),
+            room_read: None,
             next_close: now,
             next_kin: now,
             started: now,
             due: now,
             cost: Duration::ZERO,
             last: 0,
-            rooms_found: Rooms::default(),
+            rooms: Rooms::default(),
+            left_on_machine: None,
             used_then: 0,
             account: Account::default(),
         }
@@ -178,8 +183,8 @@ impl Guard {
         self.read_room(now);
         let at = self.elapsed(now);
         let Output { source, bytes: output } = output;
-        let (room, may_owe) = (self.room(), self.may_owe());
-        let sample = Sample { at, resident, source, output, room, may_owe };
+        let (room, narrowest) = (self.room(), self.narrowest());
+        let sample = Sample { at, resident, source, output, room, narrowest };
         let changes = self.policy.sample(sample);
         let account = &mut self.account;
         account.peak = account.peak.max(resident);
@@ -231,18 +236,27 @@ impl Guard {
         counted
     }
 
-    /// Looks at the room that is left, where the child has most of its memory. A lower limit there than the one known at the
-    /// beginning moves the thresholds, as long as it holds: the child is in a smaller group than we are.
+    /// Looks at the room that is left, where the child has most of its memory, and on the machine if a try may come. A lower
+    /// limit there than the one known at the beginning moves the thresholds, as long as it holds: the child is in a smaller
+    /// group than we are.
     fn read_room(&mut self, now: Instant) {
-        if now < self.next_room {
+        let near = self.policy.stage() >= Stage::Attention || self.policy.is_near(self.last);
+        let apart = if near { APART } else { ROOM_SELDOM };
+        if self.room_read.is_some_and(|read| now < read + apart) {
             return;
         }
-        let near = self.policy.stage() >= Stage::Attention;
-        self.next_room = now + if near { APART } else { ROOM_SELDOM };
+        self.room_read = Some(now);
+        self.left_on_machine = self.machine.as_ref().filter(|_| near).and_then(MachineWatch::read);
         let pid = self.sampler.largest().unwrap_or(self.pid);
-        let Ok(found) = self.rooms.read(pid) else { return };
-        (self.rooms_found, self.used_then) = (found, self.last);
-        let ceiling = found.lowest_limit.unwrap_or(u64::MAX).min(self.bounds.ceiling);
+        match self.groups.read(pid) {
+            Ok(rooms) => self.rooms = rooms,
+            // It has just ended, and what was found holds for a moment more.
+            Err(_) if self.rooms != Rooms::default() => return,
+            Err(_) => {}
+        }
+        self.used_then = self.last;
+        let limit = self.rooms.narrowest.map_or(u64::MAX, |room| room.limit);
+        let ceiling = limit.min(self.bounds.ceiling);
         if ceiling <= self.ceiling {
             self.lower_since = now;
         }
@@ -263,18 +277,18 @@ impl Guard {
 
     /// What is left of the tightest limit: what was when that was last looked at, less what has come to be in use since.
     pub fn room(&self) -> Option<Room> {
-        let room = self.rooms_found.tightest?;
-        Some(Room { left: room.left.saturating_sub(self.come_since()), ..room })
+        self.rooms.tightest.map(|room| self.as_of_now(room))
     }
 
-    /// The most memory that may come at once after a try, in the same way.
-    fn may_owe(&self) -> Option<u64> {
-        self.rooms_found.may_owe.map(|bytes| bytes.saturating_sub(self.come_since()))
+    /// The same of the narrowest, the machine's memory among them.
+    fn narrowest(&self) -> Option<Room> {
+        let all = self.rooms.narrowest.into_iter().chain(self.left_on_machine);
+        all.reduce(Room::narrower).map(|room| self.as_of_now(room))
     }
 
-    /// What has come to be in use since limits were last looked at.
-    fn come_since(&self) -> u64 {
-        self.last.saturating_sub(self.used_then)
+    fn as_of_now(&self, room: Room) -> Room {
+        let come = self.last.saturating_sub(self.used_then);
+        Room { left: room.left.saturating_sub(come), ..room }
     }
 
     /// The kernel reported stalls: looks at once, and lets them count.

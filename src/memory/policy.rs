@@ -65,7 +65,7 @@ pub enum Stage {
     Pressure,
     /// The gate is tried.
     Critical,
-    /// Everything that waits is let out.
+    /// No try begins or goes on: what waits is let out, unless the child is behind after a try that helped.
     Emergency,
 }
 
@@ -166,8 +166,8 @@ pub struct Sample {
     pub output: u64,
     /// What is left of the tightest limit; `None` where there is none.
     pub room: Option<Room>,
-    /// The least [`Room::may_owe`] of all limits, the machine's memory among them, in bytes; `None` if nothing is known of them.
-    pub may_owe: Option<u64>,
+    /// The narrowest of all limits, the machine's memory among them; `None` if nothing is known of them.
+    pub narrowest: Option<Room>,
 }
 
 /// A new stage.

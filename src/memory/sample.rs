@@ -13,11 +13,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{SysconfVar, getpgrp, getsid, sysconf};
 
 use super::footprint::{Footprint, Sharing, Statm};
-use super::group::Group;
+use super::group::{Group, is_of_the_kernel};
 use super::kin::{Kin, Kind, Stat};
 
 /// What is watched.
@@ -369,11 +368,6 @@ fn open_statm(pid: u32) -> io::Result<File> {
 fn kept_open() -> usize {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((0, 0));
     usize::try_from(soft / 4).map_or(KEPT_OPEN, |quarter| quarter.min(KEPT_OPEN))
-}
-
-/// Whether a file is of the kernel's own procfs. In a container of LXC lxcfs puts one over it that may tell the host's numbers.
-fn is_of_the_kernel(file: &File) -> bool {
-    fstatfs(file).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 /// The last number given to a process or thread in our pid namespace (proc_loadavg(5)). gVisor says 0 always.

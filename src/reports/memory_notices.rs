@@ -143,7 +143,7 @@ fn gate_words(change: GateChange) -> Option<String> {
         Outcome::Helped => Some(format!("output goes on, {held:.1} s held back helped")),
         Outcome::NoFall => Some(format!("output goes on, {held:.1} s held back changed nothing")),
         Outcome::Grew => Some("output goes on, held back it grew".to_owned()),
-        Outcome::Idle => Some("output goes on, there was none to hold back".to_owned()),
+        Outcome::Idle => Some(format!("output goes on, none came after {held:.1} s held back")),
         Outcome::Cut => None,
     }
 }

@@ -67,6 +67,11 @@ impl FlowMeter {
         *self = FlowMeter { span: 0.0, output: 0.0, grown: 0.0, ..self.clone() };
     }
 
+    /// Whether output has been followed for long enough to tell its speed.
+    pub(super) fn is_known(&self) -> bool {
+        self.span >= SHORT_SPAN
+    }
+
     /// Whether more comes than a closed gate would admit.
     pub(super) fn is_flowing(&self) -> bool {
         self.output > f64::from(TRICKLE) * self.span / TRICKLE_EVERY.as_secs_f64()
@@ -116,7 +121,7 @@ mod tests {
             let output = millis.saturating_sub(seconds * 1000) * MIB / 10;
             let at = Duration::from_millis(millis);
             let resident = 200 * MIB + output;
-            Sample { at, resident, source: Source::Waiting, output, room: None, may_owe: None }
+            Sample { at, resident, source: Source::Waiting, output, room: None, narrowest: None }
         };
         for millis in (10..=seconds * 1000 + 300).step_by(10) {
             meter.follow(sample(millis - 10), sample(millis));

@@ -276,6 +276,7 @@ impl Gate {
             && now.resident >= terms.critical
             && now.at >= self.not_before
             && self.flowed >= FIRST_FLOW
+            && self.flow.is_known()
             && self.flow.is_flowing()
             && self.flow.grows(now.resident)
             && now.resident > self.natural + self.natural / FALL_PART
@@ -347,8 +348,8 @@ impl Gate {
 
     /// How long a try may last.
     fn longest(&self, now: Sample) -> Duration {
-        let Some(owed) = now.may_owe else { return TRY_MOST };
-        let seconds = owed as f64 / self.flow.fastest().max(1.0);
+        let Some(narrowest) = now.narrowest else { return TRY_MOST };
+        let seconds = narrowest.may_owe() as f64 / self.flow.fastest().max(1.0);
         Duration::from_secs_f64(seconds.min(TRY_MOST.as_secs_f64()))
     }
 
@@ -461,8 +462,13 @@ impl Attempt {
 }
 
 impl Room {
-    /// The most memory that may come at once after a try in vain, in bytes, as far as this limit goes.
-    pub fn may_owe(self) -> u64 {
+    /// The lower limit of two, and the lesser of what is left.
+    pub fn narrower(self, other: Room) -> Room {
+        Room { left: self.left.min(other.left), limit: self.limit.min(other.limit) }
+    }
+
+    /// The most memory that may come at once after a try in vain, in bytes.
+    pub(super) fn may_owe(self) -> u64 {
         (self.left / OWED_OF_ROOM).min(self.limit / OWED_OF_LIMIT)
     }
 }

@@ -228,8 +228,8 @@ fn run_within(limit: Option<u64>, world: World, child: &Child, gate: GateMode) -
             let at = Duration::from_millis(now);
             let room =
                 limit.map(|limit| Room { left: limit.saturating_sub(child.memory()), limit });
-            let may_owe = room.map(Room::may_owe);
-            let sample = Sample { at, resident: child.memory(), source, output, room, may_owe };
+            let (resident, narrowest) = (child.memory(), room);
+            let sample = Sample { at, resident, source, output, room, narrowest };
             match policy.sample(sample).gate {
                 Some(GateChange::Closed) => run.tries += 1,
                 Some(GateChange::Opened(end)) if end.outcome == Outcome::Helped => {

@@ -21,7 +21,7 @@ fn policy() -> Policy {
 fn at(millis: u64, mib: u64) -> Sample {
     let at = Duration::from_millis(millis);
     let resident = mib * MIB;
-    Sample { at, resident, source: Source::Empty, output: 0, room: None, may_owe: None }
+    Sample { at, resident, source: Source::Empty, output: 0, room: None, narrowest: None }
 }
 
 /// A child that writes 100 MiB a second, or would.
@@ -281,7 +281,7 @@ fn any_samples() -> impl Strategy<Value = Vec<Sample>> {
         let (mut millis, mut output) = (0, 0);
         let sample = |(wait, mib, source, moved, room)| {
             (millis, output) = (millis + wait, output + moved);
-            Sample { source, output, room, may_owe: room.map(Room::may_owe), ..at(millis, mib) }
+            Sample { source, output, room, narrowest: room, ..at(millis, mib) }
         };
         steps.into_iter().map(sample).collect()
     })
