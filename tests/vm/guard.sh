@@ -5,5 +5,8 @@
 
 export HOME=/tmp TMPDIR=/tmp
 mount -o remount,size=2G /tmp
+# Semaphores of Python's pools are files there.
+mkdir -p /dev/shm
+mount -t tmpfs shm /dev/shm
 NPROXY_BIN=/bin/nproxy PEER_BIN=/bin/peer python3 /nproxy/scripts/bench-guard $(cat /nproxy/guard-arguments)
 echo "guard: status $?"
