@@ -337,8 +337,8 @@ impl Endpoint {
         }
     }
 
-    /// Grows a pipe to `bytes` if it is smaller. Beyond the user's share of pipe memory the kernel
-    /// refuses, and the pipe stays as it is.
+    /// Grows a pipe to `bytes` if it is smaller. Beyond pipe-max-size the kernel refuses, and it grows to what that usually is;
+    /// beyond the user's share of pipe memory it stays as it is (pipe(7)).
     ///
     /// Returns the pipe's size in bytes, `None` for anything but a pipe.
     pub fn grow(&self, bytes: Option<u32>) -> Option<u32> {
@@ -348,13 +348,18 @@ impl Endpoint {
         let size = fcntl(&self.fd, FcntlArg::F_GETPIPE_SZ).ok()?;
         let wanted = bytes.map_or(size, |bytes| bytes as i32);
         let size = if wanted > size {
-            fcntl(&self.fd, FcntlArg::F_SETPIPE_SZ(wanted)).unwrap_or(size)
+            let grown = |size| fcntl(&self.fd, FcntlArg::F_SETPIPE_SZ(size));
+            let within = wanted.min(PIPE_MAX_SIZE).max(size);
+            grown(wanted).or_else(|_| grown(within)).unwrap_or(size)
         } else {
             size
         };
         u32::try_from(size).ok()
     }
 }
+
+/// What /proc/sys/fs/pipe-max-size is unless somebody has changed it, in bytes.
+const PIPE_MAX_SIZE: i32 = 1 << 20;
 
 fn flags(fd: &OwnedFd) -> Result<OFlag, Errno> {
     Ok(OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?))

@@ -32,6 +32,8 @@ pub(crate) struct Line {
     pub(crate) text: String,
     /// For its colour; `None` if it is about the gate alone.
     pub(crate) stage: Option<Stage>,
+    /// It says whether output is held back.
+    tells_of_gate: bool,
 }
 
 /// The escape sequence of a stage's colour.
@@ -53,6 +55,9 @@ pub(crate) struct MemoryNotices {
     waiting: Option<Line>,
     /// Lines that a newer one has replaced.
     replaced: u32,
+    /// Whether output is held back, and whether that is what was shown last of it.
+    is_held: bool,
+    told_held: bool,
 }
 
 impl MemoryNotices {
@@ -62,6 +67,8 @@ impl MemoryNotices {
             shown: VecDeque::new(),
             waiting: None,
             replaced: 0,
+            is_held: false,
+            told_held: false,
         }
     }
 
@@ -70,6 +77,9 @@ impl MemoryNotices {
         let highest = situation.changes.stage.map_or(self.highest, |stage| stage.to);
         let at_once = highest > self.highest;
         self.highest = self.highest.max(highest);
+        if let Some(change) = situation.changes.gate {
+            self.is_held = change == GateChange::Closed;
+        }
         if let Some(line) = line(situation) {
             self.replaced += u32::from(self.waiting.is_some());
             self.waiting = Some(line);
@@ -89,6 +99,13 @@ impl MemoryNotices {
     fn show(&mut self, at: Duration) -> Option<Line> {
         let mut line = self.waiting.take()?;
         self.shown.push_back(at);
+        if line.tells_of_gate {
+            self.told_held = self.is_held;
+        } else if self.told_held && !self.is_held {
+            // The line that said so was replaced by this one.
+            line.text.push_str(": output goes on");
+            self.told_held = false;
+        }
         match std::mem::take(&mut self.replaced) {
             0 => {}
             1 => line.text.push_str(" (and one change before)"),
@@ -107,13 +124,15 @@ fn line(situation: Situation) -> Option<Line> {
         words
     });
     let gate = situation.changes.gate.and_then(gate_words);
+    let tells_of_gate = gate.is_some();
     let text = match (stage, gate) {
         (None, None) => return None,
         (Some(stage), None) => format!("memory: {stage}"),
         (Some(stage), Some(gate)) => format!("memory: {stage}: {gate}"),
         (None, Some(gate)) => format!("memory: {gate} ({} in use)", bytes(situation.resident)),
     };
-    Some(Line { text, stage: situation.changes.stage.map(|stage| stage.to) })
+    let stage = situation.changes.stage.map(|stage| stage.to);
+    Some(Line { text, stage, tells_of_gate })
 }
 
 fn stage_words(StageChange { from, to }: StageChange, situation: Situation) -> String {
@@ -125,6 +144,9 @@ fn stage_words(StageChange { from, to }: StageChange, situation: Situation) -> S
         Some(room) if to == Stage::Emergency && situation.resident < situation.threshold => {
             let (left, limit) = (bytes(room.left), bytes(room.limit));
             format!("{to}, {left} of {limit} left ({resident} in use)")
+        }
+        _ if situation.resident < situation.threshold => {
+            format!("{to}, the kernel reports stalls for want of memory ({resident} in use)")
         }
         _ => format!("{to} from {} ({resident} in use)", bytes(situation.threshold)),
     }
@@ -194,6 +216,27 @@ mod tests {
             text(notices.changed(full, Duration::from_secs(6))),
             "memory: emergency, 40 MiB of 400 MiB left (110 MiB in use)"
         );
+    }
+
+    #[test]
+    fn who_was_told_that_output_is_held_back_is_told_that_it_goes_on() {
+        let mut notices = MemoryNotices::new();
+        let mut told = |from, to, gate, millis| {
+            let situation = moved(from, to);
+            let changes = Changes { gate, ..situation.changes };
+            let line =
+                notices.changed(Situation { changes, ..situation }, Duration::from_millis(millis));
+            text(line)
+        };
+        let end = Try { outcome: Outcome::NoFall, held: Duration::from_millis(400), gained: 0 };
+        let (closed, opened) = (Some(GateChange::Closed), Some(GateChange::Opened(end)));
+        let (pressure, critical, emergency) = (Stage::Pressure, Stage::Critical, Stage::Emergency);
+        assert!(told(pressure, critical, closed, 0).contains("held back"));
+        assert_eq!(told(critical, pressure, opened, 400), "", "too soon");
+        let line = told(critical, emergency, None, 500);
+        assert!(line.ends_with("output goes on (and one change before)"), "{line}");
+        let line = told(emergency, critical, None, 5000);
+        assert!(!line.contains("output"), "{line}");
     }
 
     #[test]

@@ -317,7 +317,7 @@ impl<'c> MemoryWatch<'c> {
             room: guard.room(),
             text_is_off,
         };
-        if let Some(Line { text, stage }) = self.notices.changed(situation, at) {
+        if let Some(Line { text, stage, .. }) = self.notices.changed(situation, at) {
             let colour = stage.and_then(memory_notices::colour).filter(|_| self.coloured);
             notice::coloured(self.verbosity, &text, colour);
         }

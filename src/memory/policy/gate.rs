@@ -30,11 +30,12 @@ const AFTER_FALL: Duration = Duration::from_secs(1);
 const TRY_MOST: Duration = Duration::from_secs(3);
 
 /// A child that writes by the clock owes after a try what it would have written meanwhile, and if the try was in vain the
-/// memory of that comes at once. So a try lasts no longer than until that would be one part in so
-/// many of what is left before it, or one in so many of the limit: what is left may be what the child is about to fill
-/// anyhow. Where that is less than [`SHORTEST`], nothing is tried.
-const OWED_OF_ROOM: u64 = 2;
-const OWED_OF_LIMIT: u64 = 7;
+/// memory of that comes at once, beside all that it was about to fill anyhow. How much that is nobody knows; it is as likely to
+/// end between one and two times what is in use as between two and four times. So a try lasts no longer than until what is owed
+/// would push one child in so many over the limit, of those that stay within it without, and would be one part in so many of the
+/// limit. Where that is less than [`SHORTEST`], nothing is tried.
+const PUSHED_OVER: f64 = 20.0;
+const OWED_OF_LIMIT: f64 = 12.0;
 const SHORTEST: Duration = Duration::from_millis(300);
 
 /// What tries that brought nothing may cost altogether, and the share of the time that they may cost if that is more:
@@ -349,7 +350,7 @@ impl Gate {
     /// How long a try may last.
     fn longest(&self, now: Sample) -> Duration {
         let Some(narrowest) = now.narrowest else { return TRY_MOST };
-        let seconds = narrowest.may_owe() as f64 / self.flow.fastest().max(1.0);
+        let seconds = narrowest.may_owe() / self.flow.fastest().max(1.0);
         Duration::from_secs_f64(seconds.min(TRY_MOST.as_secs_f64()))
     }
 
@@ -468,8 +469,10 @@ impl Room {
     }
 
     /// The most memory that may come at once after a try in vain, in bytes.
-    pub(super) fn may_owe(self) -> u64 {
-        (self.left / OWED_OF_ROOM).min(self.limit / OWED_OF_LIMIT)
+    pub(super) fn may_owe(self) -> f64 {
+        let limit = self.limit as f64;
+        let used = self.limit.saturating_sub(self.left).max(1) as f64;
+        (limit * (limit / used).ln() / PUSHED_OVER).min(limit / OWED_OF_LIMIT)
     }
 }
 

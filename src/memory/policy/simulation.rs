@@ -382,11 +382,11 @@ proptest! {
     }
 
     /// And after a try in vain, which nothing limits, it finds room for what it owes: one that lives without the gate, with
-    /// a sixth of its limit to spare, lives with it.
+    /// a tenth of its limit to spare, lives with it.
     #[test]
     fn a_child_that_lives_without_the_gate_lives_with_it(
         (speed, percent, after, seconds) in (1u64..50, 50u64..1000, 100u64..60_000, 3u64..60),
-        (share, part) in (40u64..84, 10u64..71),
+        (share, part) in (40u64..91, 10u64..71),
     ) {
         let speed = speed * 20 * KIB;
         let habit = Habit::OnSchedule { percent, after };
