@@ -160,15 +160,18 @@ fn mounted(line: &str, kind: &str, option: Option<&str>) -> Option<(PathBuf, Pat
 pub struct Rooms {
     /// Where the emergency stage is closest.
     pub tightest: Option<Room>,
-    /// The lowest limit, and the least that is left of any, which need not be one and the same group's.
+    /// The one that allows the least to be owed after a try.
     pub narrowest: Option<Room>,
+    /// In bytes.
+    pub lowest_limit: Option<u64>,
 }
 
 impl Rooms {
     fn new(rooms: &[Room]) -> Rooms {
         let tightest = rooms.iter().min_by_key(|room| room.left.saturating_sub(room.limit / 5));
         let narrowest = rooms.iter().copied().reduce(Room::narrower);
-        Rooms { tightest: tightest.copied(), narrowest }
+        let lowest_limit = rooms.iter().map(|room| room.limit).min();
+        Rooms { tightest: tightest.copied(), narrowest, lowest_limit }
     }
 }
 
@@ -283,8 +286,12 @@ mod tests {
     fn groups_within_each_other_are_as_narrow_as_all_of_them() {
         let outer = Room { left: 100, limit: 10_000 };
         let inner = Room { left: 600, limit: 1000 };
-        let narrowest = Some(Room { left: 100, limit: 1000 });
-        assert_eq!(Rooms::new(&[inner, outer]), Rooms { tightest: Some(outer), narrowest });
+        let (tightest, lowest_limit) = (Some(outer), Some(1000));
+        let expected = Rooms { tightest, narrowest: Some(outer), lowest_limit };
+        assert_eq!(Rooms::new(&[inner, outer]), expected);
+        // As much is left of both, and of the smaller that is more.
+        let machine = Room { left: 600, limit: 100_000 };
+        assert_eq!(Rooms::new(&[inner, machine]).narrowest, Some(machine));
         assert_eq!(Rooms::new(&[]), Rooms::default());
     }
 

@@ -255,8 +255,7 @@ impl Guard {
             Err(_) => {}
         }
         self.used_then = self.last;
-        let limit = self.rooms.narrowest.map_or(u64::MAX, |room| room.limit);
-        let ceiling = limit.min(self.bounds.ceiling);
+        let ceiling = self.rooms.lowest_limit.unwrap_or(u64::MAX).min(self.bounds.ceiling);
         if ceiling <= self.ceiling {
             self.lower_since = now;
         }

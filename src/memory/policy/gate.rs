@@ -463,9 +463,9 @@ impl Attempt {
 }
 
 impl Room {
-    /// The lower limit of two, and the lesser of what is left.
+    /// The one of two that allows less to be owed after a try.
     pub fn narrower(self, other: Room) -> Room {
-        Room { left: self.left.min(other.left), limit: self.limit.min(other.limit) }
+        if other.may_owe() < self.may_owe() { other } else { self }
     }
 
     /// The most memory that may come at once after a try in vain, in bytes.
